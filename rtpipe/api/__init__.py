@@ -1,0 +1,1 @@
+"""What plugins see. Everything public is importable from ``rtpipe`` itself."""

@@ -1,0 +1,63 @@
+"""rtpipe: the gateway between applications and a realtime speech model.
+
+Plugin authors import everything from here::
+
+    from rtpipe import Event, Plugin, Session, on_client, on_server
+"""
+
+from rtpipe.api import facts
+from rtpipe.api.errors import ConfigError, HookFailed, QueueFull, Refused, RtpipeError
+from rtpipe.api.event import Event, Json, UnreadableEvent
+from rtpipe.api.hooks import on_client, on_server, watch_client, watch_server
+from rtpipe.api.plugin import Command, NoConfig, OnError, Plugin
+from rtpipe.api.principal import ANONYMOUS, Principal
+from rtpipe.api.request import ConnectRequest, DialRequest, Health, Response, Route
+from rtpipe.api.secret import Secret
+from rtpipe.api.session import Draft, Meter, Session
+from rtpipe.api.store import Store
+from rtpipe.api.tools import Tool, ToolCall
+from rtpipe.api.verdicts import Close, Drop, Hold, Reject, Reply, Verdict, reject
+
+API_VERSION = 1
+
+__all__ = [
+    "ANONYMOUS",
+    "API_VERSION",
+    "Close",
+    "Command",
+    "ConfigError",
+    "ConnectRequest",
+    "DialRequest",
+    "Draft",
+    "Drop",
+    "Event",
+    "Health",
+    "Hold",
+    "HookFailed",
+    "Json",
+    "Meter",
+    "NoConfig",
+    "OnError",
+    "Plugin",
+    "Principal",
+    "QueueFull",
+    "Refused",
+    "Reject",
+    "Reply",
+    "Response",
+    "Route",
+    "RtpipeError",
+    "Secret",
+    "Session",
+    "Store",
+    "Tool",
+    "ToolCall",
+    "UnreadableEvent",
+    "Verdict",
+    "facts",
+    "on_client",
+    "on_server",
+    "reject",
+    "watch_client",
+    "watch_server",
+]

@@ -1,0 +1,98 @@
+"""Facts: what became of things. The host and plugins record them; everything else is made of them.
+
+Log lines, metrics, traces, alerts and views consume facts. Add a fact rather than a second counter.
+Durations are seconds, amounts of money are micro-dollars (1 USD = 1,000,000).
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all facts. *session* is empty for what happened outside a session."""
+
+    session: str = ""
+
+
+class SessionOpened(Fact, frozen=True):
+    principal: str
+    model: str
+    listener: str
+    upstream: str
+
+
+class SessionClosed(Fact, frozen=True):
+    """*cause* is who ended it: client, upstream, host, or a stage's name."""
+
+    principal: str
+    code: int
+    reason: str
+    cause: str
+    duration_s: float
+
+
+class TurnStarted(Fact, frozen=True):
+    """The caller's turn was committed; *by* is ``vad`` or ``client``."""
+
+    item_id: str
+    by: str
+
+
+class ResponseEnded(Fact, frozen=True):
+    """*origin* is whoever asked for the response, ``upstream`` when voice activity did."""
+
+    response_id: str
+    status: str
+    origin: str
+    duration_s: float
+    usage: Mapping[str, float]
+
+
+class ToolCalled(Fact, frozen=True):
+    name: str
+    call_id: str
+    stage: str
+    duration_s: float
+    status: str
+
+
+class Waited(Fact, frozen=True):
+    """A held event left its queue; *outcome* is released, dropped or expired."""
+
+    stage: str
+    type: str
+    duration_s: float
+    outcome: str
+
+
+class Spent(Fact, frozen=True):
+    principal: str
+    model: str
+    micro_usd: int
+    usage: Mapping[str, float]
+
+
+class Refused(Fact, frozen=True):
+    """Somebody was not let in, or an event was not let through."""
+
+    stage: str
+    code: str
+    message: str
+    principal: str = ""
+    address: str = ""
+
+
+class Alerted(Fact, frozen=True):
+    stage: str
+    name: str
+    message: str
+    labels: Mapping[str, str]
+
+
+class LegChanged(Fact, frozen=True):
+    """*leg* is client or upstream; *change* is attached, detached or replaced."""
+
+    leg: str
+    change: str
+    cause: str

@@ -1,0 +1,166 @@
+"""The hooks: what the host calls in a plugin, and how long it waits.
+
+The specifications below are what pluggy validates plugins against. A plugin implements a hook by
+defining a method of that name; event hooks have names of the author's choosing and are marked with
+``@on_client`` and the like. A method may leave out parameters it does not need.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+if TYPE_CHECKING:
+    from rtpipe.api.event import Event
+    from rtpipe.api.facts import Fact
+    from rtpipe.api.principal import Principal
+    from rtpipe.api.request import ConnectRequest, DialRequest, Health, Route
+    from rtpipe.api.session import Draft, Session
+    from rtpipe.api.tools import Tool, ToolCall
+    from rtpipe.api.verdicts import Verdict
+
+PROJECT = "rtpipe"
+HANDSHAKE_LIMIT_S = 8.0
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class EventHook:
+    """What ``@on_client("a", "b")`` leaves on a method. No types: every event of that direction."""
+
+    hook: str
+    types: tuple[str, ...]
+    watch: bool
+
+
+def _marker(hook: str, watch: bool) -> Callable[..., Callable[[F], F]]:
+    def decorate(*types: str) -> Callable[[F], F]:
+        for kind in types:
+            if not isinstance(kind, str):
+                raise TypeError(f"write @{'watch' if watch else 'on'}_…() with parentheses and event types")
+
+        def mark(function: F) -> F:
+            function.rtpipe_event_hook = EventHook(hook, types, watch)  # type: ignore[attr-defined]
+            return function
+
+        return mark
+
+    return decorate
+
+
+on_client = _marker("client_event", watch=False)
+on_client.__doc__ = """Decide about client events of these types (none: all): return a verdict."""
+on_server = _marker("server_event", watch=False)
+on_server.__doc__ = """Decide about server events of these types (none: all): return a verdict."""
+watch_client = _marker("client_event", watch=True)
+watch_client.__doc__ = """See client events as they enter this stage, off the path; nothing is returned."""
+watch_server = _marker("server_event", watch=True)
+watch_server.__doc__ = """See server events as they enter this stage, off the path; nothing is returned."""
+
+# Seconds an async implementation may take; None: the host sets no limit of its own.
+LIMITS: dict[str, float | None] = {
+    "startup": 30.0,
+    "shutdown": 5.0,
+    "authenticate": HANDSHAKE_LIMIT_S,
+    "session_open": HANDSHAKE_LIMIT_S,
+    "session_close": 5.0,
+    "upstream_dial": HANDSHAKE_LIMIT_S,
+    "client_attached": 1.0,
+    "client_detached": 1.0,
+    "upstream_replaced": 1.0,
+    "configure": 0.2,
+    "client_event": 0.2,
+    "server_event": 0.2,
+    "fact": 0.2,
+    "tools": 0.2,
+    "tool_call": None,
+    "routes": 1.0,
+    "health": 1.0,
+}
+
+
+class Hooks:
+    """Every hook a plugin may implement."""
+
+    @hookspec
+    def startup(self) -> None:
+        """Once for an instance, before any listener opens. Failing stops the daemon from starting."""
+
+    @hookspec
+    def shutdown(self) -> None:
+        """Once for an instance, after its last session, in reverse chain order, shielded."""
+
+    @hookspec
+    def authenticate(self, request: "ConnectRequest") -> "Principal | None":
+        """At every connection of any role, before a session exists; the first answer wins.
+
+        ``None``: not mine to say. Raise ``Refused`` to turn the caller away. Authenticate, open and
+        dial share one limit.
+        """
+
+    @hookspec
+    def session_open(self, session: "Session[Any]") -> None:
+        """Once for a session, in chain order, before the upstream is dialled. May raise ``Refused``."""
+
+    @hookspec
+    def session_close(self, session: "Session[Any]", ending: Any) -> None:
+        """Once for a session whose open returned, in reverse chain order, shielded.
+
+        *ending* says code, reason and cause.
+        """
+
+    @hookspec
+    def upstream_dial(self, session: "Session[Any]", request: "DialRequest") -> None:
+        """At every dial: change URL, model or headers of *request* in place. May raise ``Refused``."""
+
+    @hookspec
+    def client_attached(self, session: "Session[Any]") -> None:
+        """A client connection now serves the session."""
+
+    @hookspec
+    def client_detached(self, session: "Session[Any]", cause: str) -> None:
+        """The client connection is gone; the session may live on."""
+
+    @hookspec
+    def upstream_replaced(self, session: "Session[Any]", loss: str) -> None:
+        """Another upstream connection now serves the session; *loss* names what could not be kept."""
+
+    @hookspec
+    def configure(self, session: "Session[Any]", draft: "Draft") -> None:
+        """Compose the session configuration: at open, at each client update, when a stage asks for it
+        with ``session.reconfigure()``, and for each new upstream.
+
+        The draft starts as what the client asked for; change it with ``draft.set`` and ``draft.remove``.
+        Must depend on nothing but the draft and the stage's state: it is called again and again.
+        """
+
+    @hookspec
+    def client_event(self, session: "Session[Any]", event: "Event") -> "Verdict":
+        """Each client event of the types given to ``@on_client``; the answer is a verdict."""
+
+    @hookspec
+    def server_event(self, session: "Session[Any]", event: "Event") -> "Verdict":
+        """Each server event of the types given to ``@on_server``; the answer is a verdict."""
+
+    @hookspec
+    def fact(self, session: "Session[Any] | None", fact: "Fact") -> None:
+        """What became of something, off the path. *session* is None for facts outside any session."""
+
+    @hookspec
+    def tools(self, session: "Session[Any]") -> "list[Tool]":
+        """The tools this plugin offers to this session."""
+
+    @hookspec
+    def tool_call(self, session: "Session[Any]", call: "ToolCall") -> "str | None":
+        """Answer a call; the first answer that is not None wins. The limit is the tool's own."""
+
+    @hookspec
+    def routes(self) -> "list[Route]":
+        """HTTP routes to add to every listener."""
+
+    @hookspec
+    def health(self) -> "Health":
+        """One sentence on how the plugin fares, shown at ``/healthz``."""

@@ -1,0 +1,34 @@
+"""Who is calling."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+SESSION = "session"
+TOOLS = "tools"
+TAP = "tap"
+ADMIN = "admin"
+ROLES = (SESSION, TOOLS, TAP, ADMIN)
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """An authenticated caller. ``None`` in an allow-list means anything; an empty set means nothing.
+
+    ``limits`` are quantities (money, tokens, images, rates, minutes) that a governor enforces; the
+    host only carries them.
+    """
+
+    id: str
+    labels: Mapping[str, str] = msgspec.field(default_factory=lambda: _NOTHING)
+    roles: frozenset[str] = frozenset({SESSION})
+    models: frozenset[str] | None = None
+    tools: frozenset[str] | None = None
+    voices: frozenset[str] | None = None
+    modalities: frozenset[str] | None = None
+    limits: Mapping[str, str] = msgspec.field(default_factory=lambda: _NOTHING)
+
+
+ANONYMOUS = Principal(id="anonymous")

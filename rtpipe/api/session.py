@@ -1,0 +1,148 @@
+"""What a hook sees of its session."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from rtpipe.api.event import Event, Json
+from rtpipe.api.facts import Fact
+from rtpipe.api.principal import Principal
+from rtpipe.api.tools import Tool, ToolCall
+
+StateT_co = TypeVar("StateT_co", covariant=True)
+
+
+class Count(Protocol):
+    """What crossed the upstream edge of one (direction, type). Times are monotonic seconds."""
+
+    frames: int
+    bytes: int
+    first_s: float
+    last_s: float
+
+
+class Meter(Protocol):
+    """The host's plain counters; reading them costs nothing while audio flows."""
+
+    def count(self, direction: str, kind: str) -> Count:
+        """The counters of one event type; zeros for what never came."""
+        ...
+
+    def at(self, kind: str, payload_bytes: int, callback: Callable[[], None]) -> None:
+        """Call *callback* once, when this many payload bytes of server events *kind* have passed in all."""
+        ...
+
+    @property
+    def playout_ahead_s(self) -> float:
+        """Seconds of answer audio received but not yet played, if played since it came."""
+        ...
+
+
+class Draft(Protocol):
+    """The session configuration on its way to the upstream. Paths are dotted, values are JSON."""
+
+    @property
+    def asked(self) -> Json:
+        """What the client asked for, as one object (a copy)."""
+        ...
+
+    def get(self, path: str, default: Any = None) -> Any: ...
+
+    def set(self, path: str, value: Any) -> None: ...
+
+    def remove(self, path: str) -> None: ...
+
+
+class Session(Protocol[StateT_co]):
+    """One stage's view of one session.
+
+    Everything here that is not ``async`` returns at once and may be called from any hook or task of
+    the session. Events sent from a hook walk after the event in hand.
+    """
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def state(self) -> StateT_co:
+        """What this stage keeps for this session."""
+        ...
+
+    @property
+    def principal(self) -> Principal: ...
+
+    @property
+    def model(self) -> str:
+        """The model dialled, after aliases."""
+        ...
+
+    @property
+    def meter(self) -> Meter: ...
+
+    @property
+    def asked(self) -> Json:
+        """The configuration as the client asked for it (a copy)."""
+        ...
+
+    @property
+    def effective(self) -> Json:
+        """The configuration as the upstream confirmed it (a copy)."""
+        ...
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def send_upstream(self, event: Event, *, whole_chain: bool = False, audible: bool = False) -> None:
+        """Send an event towards the model, starting behind this stage.
+
+        *whole_chain* enters at the client edge and skips only this stage. *audible* lets the client
+        see and hear the answer to a ``response.create``. Raises ``QueueFull``.
+        """
+        ...
+
+    def send_downstream(self, event: Event, *, whole_chain: bool = False) -> None:
+        """Send an event towards the client, starting behind this stage. Raises ``QueueFull``."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Let the events held under *key* go on, as soon as the ordering table allows."""
+        ...
+
+    def drop_held(self, key: str, reason: str, *, ours: bool = False) -> None:
+        """Drop the events held under *key*, as the verdict ``Drop(reason, ours)`` would."""
+        ...
+
+    def gate_turns(self, on: bool) -> None:
+        """While any stage wants it, the caller's turns become ``response.create`` events of origin host."""
+        ...
+
+    def hide(self, item_id: str) -> None:
+        """Remove a conversation item from everything the client sees."""
+        ...
+
+    def reconfigure(self) -> None:
+        """Have ``configure`` called again for every stage, and tell the upstream if that changed something."""
+        ...
+
+    def record(self, fact: Fact) -> None:
+        """Record what became of something; the host fills in the session."""
+        ...
+
+    def start_soon(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        """Run a task that lives no longer than the session; its failure follows the stage's policy."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """End the session, as the verdict ``Close`` would."""
+        ...
+
+    async def offered_tools(self) -> list[Tool]:
+        """What all ``tools`` hooks of the chain offer to this session, in chain order."""
+        ...
+
+    async def answer_tool(self, call: ToolCall, timeout_s: float) -> str | None:
+        """Ask the ``tool_call`` hooks in chain order; the first answer wins, None if nobody answers.
+
+        Raises ``HookFailed`` when the plugin that was asked failed or exceeded *timeout_s*.
+        """
+        ...
