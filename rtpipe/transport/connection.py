@@ -1,0 +1,82 @@
+"""The seam: what everything above the transport sees of a socket."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+WRITE_DEADLINE_S = 10.0
+"""How long one payload may take to leave before the peer counts as stopped."""
+
+NO_STATUS = 1005
+ABNORMAL = 1006
+# What RFC 6455 and its registry allow in a close frame; 1004, 1005, 1006 and 1015 are not for the wire.
+_WIRE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+_REASON_BYTES = 123
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end: an address without its port; the listener it came through, "" if dialled."""
+
+    address: str
+    port: int | None = None
+    listener: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How a connection ended. `clean`: by a close frame, the peer's or ours; else it broke and code is 1006.
+
+    1005 (a close frame without a code) and 1006 appear here as data and never on the wire.
+    """
+
+    code: int
+    reason: str
+    clean: bool
+
+
+class ConnectionLost(Exception):
+    """The connection has ended: nothing more can be received or sent."""
+
+    def __init__(self, closing: Closing) -> None:
+        super().__init__(f"{closing.code} {closing.reason}".rstrip())
+        self.closing = closing
+
+
+class Connection(Protocol):
+    """Whole text payloads, both ways. One task receives; any number may send: payloads never interleave."""
+
+    @property
+    def peer(self) -> Peer: ...
+
+    async def receive(self) -> bytes:
+        """The next text payload, as UTF-8 bytes. Cancelling it loses nothing.
+
+        Raises ConnectionLost once everything the peer sent before the end has been received, and at once
+        after our own close().
+        """
+        ...
+
+    async def send(self, payload: bytes) -> None:
+        """Send one text payload (UTF-8). Returns when the transport has taken it whole.
+
+        Raises ConnectionLost; a payload that does not leave before the connection's write deadline aborts the
+        connection, and the reason says so. A send that is cancelled while the peer is not reading leaves half
+        a frame behind, so it aborts the connection too.
+        """
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say goodbye and release the socket, whoever is receiving or sending meanwhile.
+
+        Takes a few seconds at most and finishes under cancellation. Calling it again does nothing, nor does
+        calling it after the connection was lost. The reason is cut to 123 bytes. Raises ValueError for a code
+        that may not stand in a close frame.
+        """
+        ...
+
+
+def wire_reason(code: int, reason: str) -> str:
+    """The reason as a close frame can carry it. Raises ValueError for a code that must not go on the wire."""
+    if code not in _WIRE_CODES:
+        raise ValueError(f"close code {code} may not go on the wire")
+    return reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")
