@@ -187,6 +187,7 @@ def with_item_id(event: Json, item_id: str) -> Json:
 # --- payloads -----------------------------------------------------------------------------------------------
 
 _DELTA: Final = re.compile(rb'"delta"\s*:\s*"')
+_PADDING: Final = ord("=")
 
 
 def audio_delta_bytes(payload: bytes) -> int:
@@ -194,22 +195,21 @@ def audio_delta_bytes(payload: bytes) -> int:
 
     Counts without decoding. Only for payloads of that type: in any other the number means nothing.
     """
-    start = payload.find(b'"delta":"')
-    if start >= 0:
-        start += 9
-    elif (match := _DELTA.search(payload)) is not None:
+    start = payload.find(b'"delta":"') + 9  # behind the opening quote; 8 when it was not found
+    if start == 8:
+        match = _DELTA.search(payload)
+        if match is None:
+            return 0
         start = match.end()
-    else:
-        return 0
     end = payload.find(b'"', start)
     if end < 0:
         return 0
-    length = end - start
-    if payload.find(b"\\", start, end) >= 0:
+    if payload[end - 1] == _PADDING and end > start:
+        end -= 2 if payload[end - 2] == _PADDING else 1
+    if payload.find(b"\\", start) >= 0:
         # Some encoders write "/" as "\/". (Only then a count, which is much slower than a find.)
-        length -= payload.count(b"\\", start, end)
-    length -= payload.count(b"=", max(start, end - 2), end)
-    return length * 3 // 4
+        return (end - start - payload.count(b"\\", start, end)) * 3 // 4
+    return (end - start) * 3 // 4
 
 
 def _session(event: Json) -> Json | None:
