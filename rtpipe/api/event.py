@@ -24,7 +24,8 @@ class Event:
     it. ``data`` is a decoded copy that belongs to whoever reads it here; changing it changes nothing.
     A hook that wants another event on the wire returns ``event.replace(data)``.
 
-    ``origin`` says who caused the event: ``"client"``, ``"upstream"``, ``"host"``, or a stage's name.
+    ``origin`` says who caused the event: ``"client"``, ``"upstream"``, ``"host"``, or the
+    name of a stage, which the host fills in.
     ``audible`` is set on a plugin's ``response.create`` whose answer the client may see and hear.
     """
 
@@ -35,7 +36,7 @@ class Event:
     origin: str
     audible: bool
 
-    def __init__(self, data: Json, *, origin: str = HOST, audible: bool = False) -> None:
+    def __init__(self, data: Json, *, origin: str = "", audible: bool = False) -> None:
         """Make an event from a JSON object with a ``type``.
 
         Raises ``TypeError`` when *data* cannot be written as JSON and ``ValueError`` without a type.

@@ -121,7 +121,7 @@ class Session(Protocol[StateT_co]):
         ...
 
     def reconfigure(self) -> None:
-        """Have ``configure`` called again for every stage, and tell the upstream if that changed something."""
+        """Have ``configure`` called again for every stage; tell the upstream if that changed something."""
         ...
 
     def record(self, fact: Fact) -> None:
