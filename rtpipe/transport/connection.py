@@ -6,7 +6,6 @@ from typing import Protocol
 WRITE_DEADLINE_S = 10.0
 """How long one payload may take to leave before the peer counts as stopped."""
 
-NO_STATUS = 1005
 ABNORMAL = 1006
 # What RFC 6455 and its registry allow in a close frame; 1004, 1005, 1006 and 1015 are not for the wire.
 _WIRE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
