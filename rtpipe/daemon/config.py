@@ -1,0 +1,255 @@
+"""What an operator may write: every option with its unit, its bounds and what it does."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from rtpipe.api.plugin import OnError
+from rtpipe.api.secret import Secret
+
+MIB = 1024 * 1024
+
+
+class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all tables."""
+
+
+class Listen(Struct, frozen=True, kw_only=True):
+    """A door for clients. It serves the Realtime routes, `/healthz` and `/readyz`."""
+
+    address: Annotated[
+        str,
+        Meta(
+            description="Where: `host:port`, `[::1]:8787` for IPv6, `0.0.0.0:8787` for every interface.",
+            examples=["127.0.0.1:8787"],
+        ),
+    ]
+    name: Annotated[
+        str, Meta(description="What logs call this listener. Empty: its address.", examples=["door"])
+    ] = ""
+    open: Annotated[
+        bool,
+        Meta(description="Let everybody in where no stage authenticates; refused otherwise."),
+    ] = False
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Pages whose browsers may connect, `*` for any; others with an Origin are refused.",
+            examples=[["https://app.example"]],
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            msgspec.structs.force_setattr(self, "name", self.address)
+
+    @property
+    def host(self) -> str:
+        return parse_address(self.address)[0]
+
+    @property
+    def port(self) -> int:
+        """0: one that is free."""
+        return parse_address(self.address)[1]
+
+
+class Upstream(Struct, frozen=True, kw_only=True):
+    """A place where the model is."""
+
+    name: Annotated[str, Meta(min_length=1, description="What logs call this upstream.", examples=["openai"])]
+    kind: Annotated[
+        Literal["openai", "sim"],
+        Meta(
+            description="The service: `openai`, or `sim`, the simulated model of `rtpipe sim`.",
+            examples=["openai"],
+        ),
+    ]
+    url: Annotated[
+        str,
+        Meta(
+            description="Its WebSocket address without a query; `wss://` for kind `openai`.",
+            examples=["wss://api.openai.com/v1/realtime"],
+        ),
+    ]
+    api_key: Annotated[
+        Secret | None,
+        Meta(
+            description="Where rtpipe finds its own key: the first present of `credential` (systemd), "
+            "`file` and `env`. Kind `openai` needs one.",
+            examples=[{"credential": "openai-api-key", "env": "OPENAI_API_KEY"}],
+        ),
+    ] = None
+    default_model: Annotated[
+        str,
+        Meta(min_length=1, description="The model of a client that names none.", examples=["gpt-realtime"]),
+    ]
+    models: Annotated[
+        dict[str, str],
+        Meta(
+            description="Aliases: the model a client asks for, and the one it gets.",
+            examples=[{"gpt-4o-realtime-preview": "gpt-realtime"}],
+        ),
+    ] = {}
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """What one caller, or all of them, may make the daemon hold or wait for."""
+
+    max_sessions: Annotated[
+        int, Meta(ge=1, le=100_000, description="Sessions at a time; more are refused with a 503.")
+    ] = 1000
+    max_message_bytes: Annotated[
+        int, Meta(ge=64 * 1024, le=64 * MIB, description="The largest event, in either direction.")
+    ] = 16 * MIB
+    handshake_timeout_s: Annotated[
+        float,
+        Meta(ge=0.1, le=120, description="What a new connection may take to send its whole request."),
+    ] = 10.0
+    connect_timeout_s: Annotated[
+        float,
+        Meta(ge=0.1, le=120, description="What authenticating, opening and dialling may take together."),
+    ] = 8.0
+    write_deadline_s: Annotated[
+        float,
+        Meta(ge=0.1, le=120, description="A connection that takes none of its bytes for so long is closed."),
+    ] = 10.0
+    hold_bytes: Annotated[
+        int,
+        Meta(
+            ge=4096,
+            le=1024 * MIB,
+            description="Events that one stage may hold back in one direction of one session.",
+        ),
+    ] = 4 * MIB
+    hold_age_s: Annotated[
+        float, Meta(ge=0.1, le=3600, description="How long a stage may hold one event back.")
+    ] = 30.0
+    inject_events: Annotated[
+        int,
+        Meta(
+            ge=1, le=100_000, description="Events of plugins that may wait in one direction of one session."
+        ),
+    ] = 1000
+    watch_queue: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Events that may wait for one watching stage of one session; more are missed.",
+        ),
+    ] = 1000
+
+
+class Log(Struct, frozen=True, kw_only=True):
+    """What the daemon says on stderr."""
+
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least important line to write.")
+    ] = "info"
+
+
+class StageTable(Struct, frozen=True, kw_only=True):
+    """The keys that every `[plugins.<stage>]` table has; the others are the plugin's own options."""
+
+    use: Annotated[
+        str | None,
+        Meta(description="The plugin, when the stage has another name than it.", examples=["name-of-plugin"]),
+    ] = None
+    enabled: Annotated[bool, Meta(description="`false` leaves the stage out of the chain.")] = True
+    timeout_ms: Annotated[
+        Annotated[int, Meta(ge=1, le=600_000)] | None,
+        Meta(description="What an event hook of the stage may take.", examples=[200]),
+    ] = None
+    on_error: Annotated[
+        OnError | None,
+        Meta(
+            description="When an event hook fails: `close` the session, `drop` the event or `pass` it on. "
+            "Not every plugin allows each. Unset: the plugin's own choice.",
+            examples=["close"],
+        ),
+    ] = None
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration, without the plugins' own options."""
+
+    chain: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The stages that client events pass in this order, server events in reverse. A stage "
+            "has its plugin's name, or a table that says which plugin to `use`."
+        ),
+    ] = ()
+    state_dir: Annotated[
+        str | None,
+        Meta(
+            description="Absolute path of what must outlive the process. Unset: systemd's `$STATE_DIRECTORY`, "
+            "or `~/.local/state/rtpipe`.",
+            examples=["/var/lib/rtpipe"],
+        ),
+    ] = None
+    listen: Annotated[
+        tuple[Listen, ...],
+        Meta(min_length=1, description="Doors for clients: at least one `[[listen]]` with an `address`."),
+    ]
+    upstream: Annotated[
+        tuple[Upstream, ...],
+        Meta(
+            min_length=1,
+            description="Where the model is: at least one `[[upstream]]`, with `name`, `kind`, `url` and "
+            "`default_model`.",
+        ),
+    ]
+    plugins: Annotated[
+        dict[str, dict[str, Any]], Meta(description="One table of options for each stage.")
+    ] = {}
+    limits: Annotated[Limits, Meta(description="Bounds on what callers can use up.")] = Limits()
+    log: Annotated[Log, Meta(description="What the daemon says on stderr.")] = Log()
+
+    @property
+    def state_path(self) -> Path:
+        if self.state_dir:
+            return Path(self.state_dir)
+        # systemd names several directories with colons between them; the first one is ours.
+        if given := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
+            return Path(given)
+        return Path(os.path.expanduser("~/.local/state/rtpipe"))
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """``"[::1]:8787"`` to ``("::1", 8787)``. Raises ``ValueError`` with a sentence for the operator."""
+    if address.startswith("unix:"):
+        raise ValueError("Unix sockets come with a later release: write host:port")
+    host, colon, port = address.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
+        raise ValueError("expected host:port with a port from 0 to 65535, such as 127.0.0.1:8787")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("write an IPv6 address in brackets, such as [::1]:8787")
+    if not host or not host.isprintable() or any(c in "[]/@ " for c in host):
+        raise ValueError("names no host: 127.0.0.1:8787 is this machine, 0.0.0.0:8787 every interface")
+    return host, int(port)
+
+
+def check_url(url: str, kind: str) -> None:
+    """Raises ``ValueError`` with a sentence when *url* is not one that upstreams of *kind* have."""
+    schemes = ("wss",) if kind == "openai" else ("wss", "ws")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ValueError(f"is no URL: {exc}") from None
+    if parts.scheme not in schemes or not host:
+        starts = " or ".join(f"{scheme}://host/…" for scheme in schemes)
+        raise ValueError(f"expected {starts} for kind {kind}")
+    if parts.query or parts.fragment:
+        raise ValueError("has a query or fragment: rtpipe adds its own (the model stands in default_model)")
+    if parts.username or parts.password:
+        raise ValueError("has a user name or password in it: keys belong in api_key")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("has characters that a URL cannot have")
