@@ -1,0 +1,55 @@
+"""Where a caller may put a key, and what is refused before it is looked at.
+
+No message here contains anything the caller sent: it might be a key.
+"""
+
+import re
+
+from rtpipe import ConnectRequest, Refused
+
+SUBPROTOCOL = "openai-insecure-api-key."
+# Printable ASCII is what a header can carry everywhere, and always encodes; the rest is not worth hashing.
+USABLE_KEY = re.compile(r"[!-~]{1,4096}")
+
+_HOW = (
+    "send it as 'Authorization: Bearer KEY' or 'api-key: KEY', "
+    f"or from a browser as the subprotocol '{SUBPROTOCOL}KEY'"
+)
+# As people write them, in lower case and with '-' for '_'.
+_QUERY_NAMES = frozenset(
+    {"access-token", "api-key", "api-token", "apikey", "auth", "authorization", "bearer", "key", "token"}
+    | {"client-secret", "openai-api-key", "openai-insecure-api-key", "x-api-key"}
+)
+
+
+def unauthorized(code: str, message: str) -> Refused:
+    """A 401 with the header that HTTP wants beside it."""
+    return Refused(401, code, message, {"WWW-Authenticate": "Bearer"})
+
+
+def presented_key(request: ConnectRequest) -> str:
+    """The one key that came with *request*; raises ``Refused`` unless there is exactly one."""
+    if any(name.lower().replace("_", "-") in _QUERY_NAMES for name in request.query):
+        raise Refused(400, "api_key_in_query", f"A key in the URL ends up in logs. Replace that key; {_HOW}.")
+    found = {_bearer(value) for value in request.headers.get("authorization", ())}
+    found.update(request.headers.get("api-key", ()))
+    found.update(p.removeprefix(SUBPROTOCOL) for p in request.subprotocols if p.startswith(SUBPROTOCOL))
+    if not found:
+        raise unauthorized("missing_api_key", f"You did not provide a key: {_HOW}.")
+    if len(found) > 1:
+        raise Refused(400, "several_api_keys", "You provided different keys at once: send one.")
+    key = found.pop()
+    if not USABLE_KEY.fullmatch(key):
+        raise unauthorized(
+            "invalid_api_key", "Incorrect key provided: a key is 1 to 4096 printable ASCII characters."
+        )
+    return key
+
+
+def _bearer(value: str) -> str:
+    scheme, _, key = value.strip().partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise unauthorized(
+            "malformed_authorization", "The Authorization header must read 'Bearer' and the key."
+        )
+    return key.strip()

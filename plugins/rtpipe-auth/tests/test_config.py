@@ -1,0 +1,151 @@
+"""An operator's mistakes: one line each, saying what to do."""
+
+import hashlib
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from rtpipe import ConfigError
+from rtpipe_auth import Auth, Config, Key
+
+HERE = Path(__file__).parent.parent
+HASH = hashlib.sha256(b"rtp_sk_one").hexdigest()
+HASH_2 = hashlib.sha256(b"rtp_sk_two").hexdigest()
+
+
+def mistake(table: dict[str, Any]) -> str:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert(table, Config)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def failing_start(*keys: dict[str, Any]) -> str:
+    auth = Auth(msgspec.convert({"keys": list(keys)}, Config), None)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as caught:
+        auth.startup()
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ({"id": "kiosk"}, "'kiosk' has neither sha256 nor secret: give exactly one"),
+        (
+            {"id": "kiosk", "sha256": HASH, "secret": {"env": "X"}},
+            "'kiosk' has both sha256 and secret: give exactly one",
+        ),
+        ({"id": "kiosk", "sha256": ""}, "not 64 lower-case hex digits: paste the line"),
+        ({"id": "kiosk", "sha256": HASH[1:]}, "not 64 lower-case hex digits"),
+        ({"id": "kiosk", "sha256": HASH.upper()}, "not 64 lower-case hex digits"),
+        ({"id": "kiosk", "sha256": HASH + "\n"}, "not 64 lower-case hex digits"),
+        ({"id": "kiosk", "sha256": HASH, "roles": ["boss"]}, "unknown role 'boss': use session, tools, tap"),
+        ({"id": "a b", "sha256": HASH}, "id 'a b' cannot be used: write 1 to 64 letters"),
+        ({"id": "", "sha256": HASH}, "cannot be used"),
+        ({"id": "..", "sha256": HASH}, "cannot be used"),
+        ({"id": "kiosk\n", "sha256": HASH}, "cannot be used"),
+        ({"id": "x" * 65, "sha256": HASH}, "cannot be used"),
+        ({"id": "kiosk", "sha256": HASH, "model": ["m"]}, "unknown field `model`"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_place(key: dict[str, Any], said: str) -> None:
+    text = mistake({"keys": [{"id": "good", "sha256": HASH_2}, key]})
+    assert said in text
+    assert "$.keys[1]" in text or "$.keys[...]" in text
+
+
+@pytest.mark.parametrize("table", [{}, {"keys": []}])
+def test_without_keys_it_does_not_start(table: dict[str, Any]) -> None:
+    assert "no keys, so nobody could connect: paste the lines" in mistake(table)
+
+
+def test_unknown_options_are_refused() -> None:
+    assert "unknown field `kees`" in mistake({"keys": [{"id": "a", "sha256": HASH}], "kees": []})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("roles", ["tap"]),
+        ("labels", {"site": "foyer"}),
+        ("models", ["m"]),
+        ("tools", ["t"]),
+        ("voices", ["v"]),
+        ("modalities", ["text"]),
+        ("limits", {"budget_usd": "5"}),
+    ],
+)
+def test_keys_of_one_caller_must_agree(option: str, value: Any) -> None:
+    text = mistake(
+        {
+            "keys": [
+                {"id": "kiosk", "sha256": HASH},
+                {"id": "other", "sha256": HASH_2},
+                {"id": "kiosk", "sha256": HASH_2, option: value},
+            ]
+        }
+    )
+    assert f"keys[0] and keys[2] are both 'kiosk' but differ in {option}:" in text
+
+
+def test_one_key_cannot_be_two_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", "rtp_sk_one")
+    text = failing_start({"id": "a", "sha256": HASH}, {"id": "b", "secret": {"env": "THE_KEY"}})
+    assert "'a' and 'b' are one and the same key" in text
+
+
+def test_a_secret_that_is_not_there_names_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("THE_KEY", raising=False)
+    text = failing_start({"id": "kiosk", "secret": {"env": "THE_KEY"}})
+    assert text.startswith("key 'kiosk': no secret found in env 'THE_KEY'")
+
+
+@pytest.mark.parametrize("secret", ["two words", "clé", "x" * 4097])
+def test_a_secret_nobody_could_present_is_refused(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THE_KEY", secret)
+    assert "could never be presented" in failing_start({"id": "kiosk", "secret": {"env": "THE_KEY"}})
+
+
+@pytest.mark.parametrize("struct", [Config, Key])
+def test_every_option_is_described_and_in_the_readme(struct: type[msgspec.Struct]) -> None:
+    schema = msgspec.json.schema(struct)["$defs"][struct.__name__]
+    readme = (HERE / "README.md").read_text()
+    for field in msgspec.structs.fields(struct):
+        assert schema["properties"][field.name]["description"].endswith(".")
+        assert f"| `{field.name}` |" in readme or f"[[plugins.auth.{field.name}]]" in readme
+
+
+def test_editors_are_told_the_roles() -> None:
+    schema = msgspec.json.schema(Key)["$defs"]["Key"]
+    assert schema["properties"]["roles"]["items"]["enum"] == ["session", "tools", "tap", "admin"]
+
+
+def test_the_sample_is_a_configuration_and_shows_every_option() -> None:
+    text = (HERE / "sample.toml").read_text()
+    msgspec.convert(tomllib.loads(text)["plugins"]["auth"], Config)
+    # With the comment signs taken from its options it must still be one.
+    everything = "\n".join(
+        line.removeprefix("# ") if " = " in line or line.startswith("# [[") else line
+        for line in text.splitlines()
+    )
+    tables = tomllib.loads(everything)["plugins"]["auth"]
+    msgspec.convert(tables, Config)
+    shown = {option for key in tables["keys"] for option in key}
+    assert shown == {field.name for field in msgspec.structs.fields(Key)}
+
+
+def test_the_distribution_offers_the_plugin_and_its_sample() -> None:
+    (entry,) = metadata.entry_points(group="rtpipe.plugins", name="auth")
+    assert entry.load() is Auth
+    assert entry.dist is not None
+    assert entry.dist.name == "rtpipe-auth"
+    sample = [f for f in entry.dist.files or () if f.as_posix() == "rtpipe_auth/sample.toml"]
+    assert len(sample) == 1
+    assert Path(str(sample[0].locate())).is_file()
