@@ -39,6 +39,11 @@ def error_of(event: Json) -> tuple[str | None, str | None, str | None]:
     return _text(error.get("code")), _text(error.get("event_id")), _text(error.get("param"))
 
 
+def without_error_cause(event: Json) -> Json:
+    """An `error` event that names no client event: for a client that gave its event no id."""
+    return {**event, "error": {**_object(event.get("error")), "event_id": None}}
+
+
 # --- session ------------------------------------------------------------------------------------------------
 
 
@@ -172,6 +177,11 @@ def references(event: Json) -> list[str]:
     return [
         entry["id"] for entry in found if entry.get("type") == "item_reference" and _text(entry.get("id"))
     ]
+
+
+def event_id_of(event: Json) -> str | None:
+    """The event's own `event_id`."""
+    return _text(event.get("event_id"))
 
 
 def with_event_id(event: Json, event_id: str) -> Json:
