@@ -138,10 +138,12 @@ async def _shake_hands(
         await stream.send_all(_request(parser, target, nonce, headers, subprotocols))
         answer = await _read_answer(stream, parser)
         if isinstance(answer, h11.Response):
-            raise DialRefused(answer.status_code, Headers(answer.headers), await _read_body(stream, parser))
+            raise DialRefused(
+                answer.status_code, Headers.received(answer.headers), await _read_body(stream, parser)
+            )
     except (h11.RemoteProtocolError, trio.BrokenResourceError):
         raise DialFailed(f"{target.host}:{target.port} broke off the handshake or speaks no HTTP") from None
-    fault = _fault(Headers(answer.headers), nonce, subprotocols)
+    fault = _fault(Headers.received(answer.headers), nonce, subprotocols)
     if fault is not None:
         raise DialFailed(f"{target.host}:{target.port} answered 101 with {fault}")
     return parser.trailing_data[0]

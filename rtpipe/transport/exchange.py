@@ -71,7 +71,8 @@ class Exchange:
 
         A dict becomes JSON. Raises h11.LocalProtocolError for headers that may not be sent.
         """
-        await respond(self._stream, self._parser, status, body, headers)
+        to_head = self.request.method == "HEAD"
+        await respond(self._stream, self._parser, status, body, headers, to_head=to_head)
 
     async def accept(self, subprotocol: str | None = None) -> Connection:
         """Answer 101 and return the WebSocket. It is closed at the latest when the handler returns.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import responses
-from typing import Final
+from typing import Final, Self
 from urllib.parse import parse_qsl
 
 import h11
@@ -26,13 +26,16 @@ _LINGER_S: Final = 1.0
 Body = bytes | dict[str, object]
 
 
+@dataclass(frozen=True, slots=True)
 class Headers:
-    """HTTP headers in their order; names compare without case. The repr shows no values: they are secrets."""
+    """HTTP headers in their order, names in lower case. The repr shows no values: they are secrets."""
 
-    def __init__(self, pairs: Iterable[tuple[bytes, bytes]] = ()) -> None:
-        self._pairs = tuple(
-            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in pairs
-        )
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def received(cls, raw: Iterable[tuple[bytes, bytes]]) -> Self:
+        """From h11, whose names are in lower case."""
+        return cls(tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw))
 
     def get(self, name: str) -> str | None:
         """The first value of that name."""
@@ -40,7 +43,7 @@ class Headers:
 
     def all(self, name: str) -> tuple[str, ...]:
         """Every value of that name."""
-        return tuple(value for key, value in self._pairs if key == name.lower())
+        return tuple(value for key, value in self.pairs if key == name.lower())
 
     def tokens(self, name: str) -> tuple[str, ...]:
         """The members of a comma-separated list, over all headers of that name."""
@@ -48,13 +51,13 @@ class Headers:
         return tuple(member for member in members if member)
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
-        return iter(self._pairs)
+        return iter(self.pairs)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def __repr__(self) -> str:
-        return f"Headers({', '.join(name for name, _ in self._pairs)})"
+        return f"Headers({', '.join(name for name, _ in self.pairs)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +143,16 @@ async def respond(
     status: int,
     body: Body,
     headers: dict[str, str] | None = None,
+    *,
+    to_head: bool = False,
 ) -> None:
-    """Send a whole answer and end the stream; a client that does not take it is given up within seconds.
+    """Send a whole answer (`to_head`: without the body) and end the stream.
+
+    A client that does not take it is given up within seconds.
 
     Raises h11.LocalProtocolError for headers that may not be sent, or when there was an answer already.
     """
-    data = _answer(parser, status, body, headers or {})
+    data = _answer(parser, status, body, headers or {}, to_head)
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
         with trio.move_on_after(_ANSWER_DEADLINE_S):
             await stream.send_all(data)
@@ -153,18 +160,14 @@ async def respond(
             await _drain(stream)
 
 
-def _answer(parser: h11.Connection, status: int, body: Body, headers: dict[str, str]) -> bytes:
+def _answer(parser: h11.Connection, status: int, body: Body, headers: dict[str, str], to_head: bool) -> bytes:
     fields = {name.lower(): value for name, value in headers.items()}
     if isinstance(body, dict):
         body = msgspec.json.encode(body)
         fields.setdefault("content-type", "application/json")
     fields |= {"content-length": str(len(body)), "connection": "close"}
-    events = (
-        h11.Response(status_code=status, headers=list(fields.items()), reason=responses.get(status, "")),
-        h11.Data(data=body),
-        h11.EndOfMessage(),
-    )
-    return b"".join(parser.send(event) or b"" for event in events)
+    head = h11.Response(status_code=status, headers=list(fields.items()), reason=responses.get(status, ""))
+    return parser.send(head) + (b"" if to_head else body)
 
 
 async def _drain(stream: trio.abc.Stream) -> None:
@@ -188,7 +191,7 @@ def _understood(event: h11.Request, peer: Peer) -> Request:
         method=event.method.decode("ascii"),
         path=path,
         query=tuple(parse_qsl(query, keep_blank_values=True)),
-        headers=Headers(event.headers),
+        headers=Headers.received(event.headers),
         peer=peer,
         http_version=event.http_version.decode("ascii"),
     )
