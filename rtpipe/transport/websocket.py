@@ -24,7 +24,9 @@ from rtpipe.transport.connection import (
 
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
 CLOSE_DEADLINE_S: Final = 3.0
+LAST_WORDS_S: Final = 1.0
 READ_BYTES: Final = 64 * 2**10
+_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class WebSocketConnection:
@@ -65,7 +67,11 @@ class WebSocketConnection:
         raise self._lost()
 
     async def send(self, payload: bytes) -> None:
-        await self._write(frames.TextMessage(data=payload.decode()))
+        try:
+            await self._write(frames.TextMessage(data=payload.decode()))
+        except _GONE:
+            await self._await_last_words()
+            raise self._lost() from None
 
     async def close(self, code: int, reason: str) -> None:
         reason = wire_reason(code, reason)
@@ -82,7 +88,7 @@ class WebSocketConnection:
         try:
             with trio.CancelScope() as self._wait_for_bytes:
                 data = await self._stream.receive_some(READ_BYTES)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except _GONE:
             await self._lose("connection reset")
             return
         if self._wait_for_bytes.cancelled_caught:
@@ -99,7 +105,7 @@ class WebSocketConnection:
             case frames.BytesMessage():
                 await self._fail(1003, "only text frames are understood")
             case frames.Ping():
-                with suppress(ConnectionLost):
+                with suppress(ConnectionLost, *_GONE):
                     await self._write(event.response())
             case frames.CloseConnection() if self._framing.state is ConnectionState.REMOTE_CLOSING:
                 self._closing = Closing(int(event.code), event.reason or "", clean=True)
@@ -122,6 +128,7 @@ class WebSocketConnection:
     # Writing.
 
     async def _write(self, event: frames.Event) -> None:
+        """Raises ConnectionLost, or trio's BrokenResourceError or ClosedResourceError."""
         async with self._write_lock:
             is_close = isinstance(event, frames.CloseConnection)
             if self._released.is_set() or (self._closing is not None and not is_close):
@@ -132,14 +139,17 @@ class WebSocketConnection:
                     await self._stream.send_all(self._framing.send(event))
             except trio.TooSlowError:
                 await self._lose(f"nothing read within the write deadline of {self._write_deadline_s:g} s")
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                await self._lose("connection reset")
+                raise self._lost() from None
             except trio.Cancelled:
                 await self._lose("a send was cancelled in mid frame")
                 raise
-            else:
-                return
-            raise self._lost()
+
+    async def _await_last_words(self) -> None:
+        """The peer has gone, but its close frame may lie unread: then whoever receives finds it at once."""
+        if self._closing is None:
+            with trio.move_on_after(LAST_WORDS_S):
+                await self._released.wait()
+            await self._lose("connection reset")
 
     # Ending. Whoever sets _closing sees to it that the stream is released.
 
@@ -153,14 +163,16 @@ class WebSocketConnection:
     ) -> None:
         """Send our close frame, then drain: closing a socket over unread bytes resets it, and a reset may
         overtake the close frame."""
-        with (
-            trio.move_on_after(CLOSE_DEADLINE_S, shield=True),
-            suppress(ConnectionLost, trio.BrokenResourceError, trio.ClosedResourceError),
-        ):
-            await self._write(farewell)
-            if drain is not None:
-                await drain()
-        await self._release()
+        try:
+            with (
+                trio.move_on_after(CLOSE_DEADLINE_S, shield=True),
+                suppress(ConnectionLost, *_GONE),
+            ):
+                await self._write(farewell)
+                if drain is not None:
+                    await drain()
+        finally:
+            await self._release()
 
     async def _drain(self) -> None:
         async with self._read_lock:

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(
 
 
 async def use_the_client(port: int) -> list[object]:
-    import openai  # noqa: PLC0415 - it has no use without websockets
-    from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: PLC0415
+    import openai
+    from websockets.exceptions import ConnectionClosed, InvalidStatus
 
     client = openai.AsyncOpenAI(api_key="sk-test", base_url=f"http://127.0.0.1:{port}/v1")
     seen: list[object] = []
@@ -59,7 +59,10 @@ async def test_connect_talk_close_and_be_refused(nursery: trio.Nursery) -> None:
     listeners = await open_tcp("main", "127.0.0.1", 0)
     nursery.start_soon(serve, listeners, echo)
     port = listeners[0].address[1]
-    seen = await trio.to_thread.run_sync(lambda: asyncio.run(use_the_client(port)))
+    with trio.fail_after(20):
+        seen = await trio.to_thread.run_sync(
+            lambda: asyncio.run(use_the_client(port)), abandon_on_cancel=True
+        )
     assert seen == [
         ("input_audio_buffer.append", 15 * 2**20),
         (4000, "enough"),

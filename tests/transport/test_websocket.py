@@ -3,6 +3,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from trio.testing import (
     MockClock,
     lockstep_stream_pair,
@@ -135,6 +137,39 @@ async def test_a_stream_that_ends_is_1006() -> None:
         assert closing.code == 1006
         assert not closing.clean
         await ours.close(1000, "")
+
+
+async def test_a_sender_that_finds_the_peer_gone_learns_its_close_code(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    ours = server(left)
+    await right.send_all(frame(TEXT, b"last") + close_frame(1008, b"policy"))
+    await right.aclose()
+    closings = []
+
+    async def send() -> None:
+        closings.append(await lost(ours.send(b"too late")))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        assert await ours.receive() == b"last"
+        closings.append(await lost(ours.receive()))
+    assert closings == [Closing(1008, "policy", clean=True)] * 2
+
+
+async def test_a_pong_that_cannot_leave_does_not_hide_the_close_code() -> None:
+    left, right = memory_stream_pair()
+    await right.send_all(frame(PING) + close_frame(1011))
+    await right.aclose()
+    assert (await lost(server(left).receive())).code == 1011
+
+
+async def test_a_sender_without_a_receiver_gives_up_after_1_s(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    await right.aclose()
+    begun = trio.current_time()
+    assert (await lost(server(left).send(b"x"))).code == 1006
+    assert trio.current_time() - begun == pytest.approx(1)
 
 
 FAULTS = [
@@ -338,3 +373,35 @@ async def test_over_a_stream_that_cannot_be_half_closed(autojump_clock: MockCloc
     await to_us[0].send_all(frame(TEXT, b"\xff"))
     assert (await lost(ours.receive())).code == 1007
     assert (await everything(from_us[1]))[2:4] == struct.pack("!H", 1007)
+
+
+FRAMES = st.builds(
+    frame,
+    st.sampled_from([TEXT, TEXT, BINARY, 0, CLOSE, PING, PONG, 5]),
+    st.binary(max_size=20) | st.text(max_size=10).map(str.encode) | st.just(b"\x03\xe8bye"),
+    fin=st.booleans(),
+    masked=st.sampled_from([True, True, True, False]),
+    rsv=st.sampled_from([0, 0, 0, 1]),
+)
+
+
+async def receive_all(connection: Connection) -> None:
+    while True:
+        (await connection.receive()).decode()
+
+
+@settings(deadline=None)
+@given(st.lists(FRAMES | st.binary(max_size=8), max_size=12), st.integers(1, 40))
+def test_whatever_comes_ends_in_connection_lost(pieces: list[bytes], size: int) -> None:
+    async def main() -> None:
+        left, right = memory_stream_pair()
+        ours = server(left, max_message_bytes=30)
+        wire = b"".join(pieces)
+        for start in range(0, len(wire), size):
+            await right.send_all(wire[start : start + size])
+        await right.send_eof()
+        await lost(receive_all(ours))
+        await ours.close(1000, "")
+        await lost(ours.send(b"x"))
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
