@@ -49,7 +49,7 @@ async def test_killed_while_writing(path: Path) -> None:
             space = store.namespace("one")
             open = {found.id: found for found in await space.unsettled()}
 
-            # What was settled is not open. What was reserved is open in full, or settled just before the kill.
+            # What was settled is not open. What was reserved is open in full, or settled before the kill.
             assert not open.keys() & told["settled"]
             assert all(found.amount == child.reserved(number(id)) for id, found in open.items())
             unheard = told["reserved"] - told["settled"] - open.keys()
