@@ -193,5 +193,5 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = StoreMachine.TestCase
 TestStore.settings = settings(
-    max_examples=40, stateful_step_count=30, derandomize=True, deadline=None, database=None
+    max_examples=20, stateful_step_count=30, derandomize=True, deadline=None, database=None
 )
