@@ -44,10 +44,12 @@ def strip(
 def relink(item_id: Any, hidden_items: Container[str], previous: Mapping[str, str | None]) -> Any:
     """The nearest visible item at or before this one; None where all before it are hidden."""
     passed: set[str] = set()
-    while isinstance(item_id, str) and item_id in hidden_items and item_id not in passed:
+    while isinstance(item_id, str) and item_id in hidden_items:
+        if item_id in passed:  # a circle: nothing visible comes before it
+            return None
         passed.add(item_id)
         item_id = previous.get(item_id)
-    return None if item_id in passed else item_id
+    return item_id
 
 
 def mentions(event: Json, hidden_items: Container[str], hidden_calls: Container[str]) -> bool:
