@@ -1,7 +1,9 @@
 """Find the installed plugins, and load those that the operator lists."""
 
 import traceback
+from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -96,3 +98,21 @@ def _fault(found: object) -> str:
     if found.on_error not in found.on_error_choices:
         return f"has on_error {found.on_error!r}, which its on_error_choices do not contain"
     return ""
+
+
+def sample_of(name: str) -> str | None:
+    """The annotated TOML fragment that the installed plugin *name* carries as ``sample.toml``.
+
+    It lies in the package that the entry point names, or, where that runs from a source tree, beside the
+    package. ``None``: there is none. Imports the package.
+    """
+    point = next(iter(entry_points(group=GROUP, name=name)), None)
+    if point is None:
+        return None
+    package = resources.files(point.module.partition(".")[0])
+    if (inside := package / "sample.toml").is_file():
+        return inside.read_text("utf-8")
+    tree = Path(str(package)).parent
+    if (tree / "pyproject.toml").is_file() and (beside := tree / "sample.toml").is_file():
+        return beside.read_text("utf-8")
+    return None

@@ -85,13 +85,15 @@ class Upstream(Struct, frozen=True, kw_only=True):
     ] = None
     default_model: Annotated[
         str,
-        Meta(min_length=1, description="The model of a client that names none.", examples=["gpt-realtime"]),
+        Meta(
+            min_length=1, description="The model of a client that names none.", examples=["gpt-realtime-2.1"]
+        ),
     ]
     models: Annotated[
         dict[str, str],
         Meta(
             description="Aliases: the model a client asks for, and the one it gets.",
-            examples=[{"gpt-4o-realtime-preview": "gpt-realtime"}],
+            examples=[{"gpt-realtime": "gpt-realtime-2.1"}],
         ),
     ] = {}
 
@@ -134,7 +136,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ge=1, le=100_000, description="Events of plugins that may wait in one direction of one session."
         ),
     ] = 1000
-    watch_queue: Annotated[
+    watch_events: Annotated[
         int,
         Meta(
             ge=1,
@@ -187,7 +189,7 @@ class Config(Struct, frozen=True, kw_only=True):
     state_dir: Annotated[
         str | None,
         Meta(
-            description="Absolute path of what must outlive the process. Unset: systemd's `$STATE_DIRECTORY`, "
+            description="Absolute path of what must outlive the process. Unset: `$STATE_DIRECTORY` (systemd) "
             "or `~/.local/state/rtpipe`.",
             examples=["/var/lib/rtpipe"],
         ),
@@ -204,11 +206,11 @@ class Config(Struct, frozen=True, kw_only=True):
             "`default_model`.",
         ),
     ]
+    limits: Annotated[Limits, Meta(description="Bounds on what callers can use up.")] = Limits()
+    log: Annotated[Log, Meta(description="What the daemon says on stderr.")] = Log()
     plugins: Annotated[
         dict[str, dict[str, Any]], Meta(description="One table of options for each stage.")
     ] = {}
-    limits: Annotated[Limits, Meta(description="Bounds on what callers can use up.")] = Limits()
-    log: Annotated[Log, Meta(description="What the daemon says on stderr.")] = Log()
 
     @property
     def state_path(self) -> Path:

@@ -1,0 +1,96 @@
+"""``rtpipe check``: read the configuration as the daemon would, and say what it means."""
+
+import argparse
+from typing import Any
+
+from rtpipe.api.errors import ConfigError
+from rtpipe.chain.discovery import AnyPlugin
+from rtpipe.cli import options
+from rtpipe.cli.output import complain
+from rtpipe.daemon.config_load import Loaded, check_doors, check_secrets, load
+
+NAME = "check"
+HELP = "read configuration, plugins and secrets as the daemon would, and print the chain"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    options.config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    loaded = load(args.config)
+    for warning in loaded.warnings:
+        complain(f"warning: {warning}")
+    plugins: dict[str, AnyPlugin] = {}
+    configs: dict[str, Any] = {}
+    mistakes = []
+    for stage in loaded.stages:
+        try:
+            plugins[stage.name] = stage.load_plugin()
+            configs[stage.name] = stage.plugin_config(plugins[stage.name].config_type)
+        except ConfigError as exc:
+            mistakes.append(exc)
+    try:
+        check_secrets(loaded, configs)
+        if len(plugins) == len(loaded.stages):  # the one that is missing may be who authenticates
+            check_doors(loaded, plugins)
+    except ConfigError as exc:
+        mistakes.append(exc)
+    for mistake in mistakes:
+        complain(str(mistake))
+    if mistakes:
+        return 1
+    _print(loaded, _rows(loaded, plugins, configs))
+    return 0
+
+
+def _rows(
+    loaded: Loaded, plugins: dict[str, AnyPlugin], configs: dict[str, Any]
+) -> list[tuple[str, str, list[str]]]:
+    """(direction, event type, stages that want it) of the chain. Raises ``ConfigError``."""
+    import trio
+
+    from rtpipe.chain.compile import Chain, describe
+    from rtpipe.chain.guard import Guard
+    from rtpipe.chain.instances import Services, StageSpec, build_chain
+
+    specs = [
+        StageSpec(stage.name, stage.plugin, plugins[stage.name], configs[stage.name])
+        for stage in loaded.stages
+    ]
+
+    def no_store(stage: str) -> Any:
+        raise ConfigError(f"plugin {stage} uses its store before it is started")
+
+    async def build() -> Chain | ConfigError:
+        async with trio.open_nursery() as nursery:
+            services = Services(Guard(), nursery, no_store, loaded.config.state_path, lambda _: None)
+            try:
+                result: Chain | ConfigError = await build_chain(specs, services)
+            except ConfigError as exc:
+                result = exc
+            nursery.cancel_scope.cancel()
+        return result
+
+    chain = trio.run(build)
+    if isinstance(chain, ConfigError):
+        raise loaded.sources.error(("chain",), str(chain))
+    return describe(chain)
+
+
+def _print(loaded: Loaded, rows: list[tuple[str, str, list[str]]]) -> None:
+    config = loaded.config
+    print(f"{loaded.path}: ok")
+    print(f"chain: {' · '.join(stage.name for stage in loaded.stages) or '(no stages)'}")
+    if loaded.disabled:
+        print(f"switched off: {' · '.join(stage.name for stage in loaded.disabled)}")
+    for listener in config.listen:
+        print(f"listen: ws://{listener.address}{' (open to everybody)' if listener.open else ''}")
+    for upstream in config.upstream:
+        print(f"upstream: {upstream.name}: {upstream.url}, model {upstream.default_model}")
+    width = max((len(kind) for _, kind, _ in rows), default=0)
+    for direction in dict.fromkeys(row[0] for row in rows):
+        print(f"{direction} events, in walking order (* is every other type):")
+        for where, kind, stages in rows:
+            if where == direction:
+                print(f"  {kind:<{width}}  {' → '.join(stages)}")

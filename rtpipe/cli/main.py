@@ -1,0 +1,110 @@
+"""``rtpipe <verb>``: find the verb, among ours or among the installed plugins', and run it.
+
+A verb is a module of this package with NAME, HELP, arguments(parser) and run(args), which returns the exit
+code: 0 all is well, 1 it is not (one line on stderr says what), 2 wrong usage.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from rtpipe.api.errors import ConfigError
+from rtpipe.api.plugin import Command
+from rtpipe.chain.discovery import installed, load_plugin
+from rtpipe.cli.output import complain
+from rtpipe.daemon.config_files import nearest
+
+VERBS = ("run", "check", "plugins", "sample", "sim", "demo")
+
+USAGE = "usage: rtpipe [--help | --version] VERB …\n"
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except SystemExit as exc:  # argparse: --help, wrong usage
+        return exc.code if isinstance(exc.code, int) else 1
+    except ConfigError as exc:
+        complain(str(exc))
+        return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as group:  # trio's: interrupted within a nursery
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads on; the interpreter would complain when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return code
+
+
+def _main(words: list[str]) -> int:
+    if not words:
+        sys.stderr.write(_help())
+        return 2
+    word = words[0]
+    if word in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return 0
+    if word == "--version":
+        print(f"rtpipe {version('rtpipe-gateway')}")
+        return 0
+    if word in VERBS:
+        command = _own(word)
+    else:
+        others = _plugin_commands()
+        if word not in others:
+            complain(f"there is no verb {word}{nearest(word, [*VERBS, *others])}: see rtpipe --help")
+            return 2
+        command = others[word]
+    parser = argparse.ArgumentParser(prog=f"rtpipe {word}", description=command.help)
+    command.arguments(parser)
+    return command.run(parser.parse_args(words[1:]))
+
+
+def _own(verb: str) -> Command:
+    module = importlib.import_module(f"rtpipe.cli.{verb}")
+    return Command(module.NAME, module.HELP, module.arguments, module.run)
+
+
+def _plugin_commands() -> dict[str, Command]:
+    """The verbs of the installed plugins. One that fails, or takes a name twice, costs one line."""
+    found: dict[str, Command] = {}
+    for plugin in installed():
+        try:
+            commands = load_plugin(plugin.name).commands()
+        except ConfigError as exc:
+            complain(f"warning: {exc}")
+            continue
+        except Exception as exc:  # noqa: BLE001 - a plugin may raise anything
+            complain(f"warning: commands of plugin {plugin.name}: {type(exc).__name__}: {exc}")
+            continue
+        for command in commands:
+            if command.name in VERBS or command.name in found:
+                complain(f"warning: verb {command.name} of plugin {plugin.name} is taken already")
+            else:
+                found[command.name] = command
+    return found
+
+
+def _help() -> str:
+    sections = {"Verbs": [_own(verb) for verb in VERBS], "Verbs of plugins": _plugin_commands().values()}
+    text = USAGE
+    for title, commands in sections.items():
+        lines = [f"  {command.name:<12} {command.help}\n" for command in commands]
+        if lines:
+            text += f"\n{title}:\n{''.join(lines)}"
+    return text + "\n`rtpipe VERB --help` tells more about one.\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""``rtpipe plugins``: what is in the chain, what is installed, and a switch for each stage."""
+
+import argparse
+
+from rtpipe.api.errors import ConfigError
+from rtpipe.chain.discovery import hooks_of, installed
+from rtpipe.cli import options
+from rtpipe.cli.output import complain
+from rtpipe.daemon.config_load import Loaded, StageConfig, load
+from rtpipe.daemon.drop_in import switch
+
+NAME = "plugins"
+HELP = "list the stages and the installed plugins; enable or disable a stage"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(act=_list)
+    options.config(parser)
+    verbs = parser.add_subparsers(metavar="list | enable | disable")
+    each = verbs.add_parser("list", help="the stages in order, then installed plugins that no stage uses")
+    options.config(each, argparse.SUPPRESS)
+    for verb, enabled in (("enable", True), ("disable", False)):
+        each = verbs.add_parser(verb, help=f"{verb} a stage from the next start on")
+        each.add_argument("stage", metavar="NAME", help="a name in the chain")
+        options.config(each, argparse.SUPPRESS)
+        each.set_defaults(act=_switch, enabled=enabled)
+
+
+def run(args: argparse.Namespace) -> int:
+    code: int = args.act(args, load(args.config))
+    return code
+
+
+def _list(_args: argparse.Namespace, loaded: Loaded) -> int:
+    origins = {plugin.name: f"{plugin.distribution} {plugin.version}" for plugin in installed()}
+    rows = [("STAGE", "PLUGIN", "FROM", "ENABLED", "ON ERROR", "HOOKS")]
+    failures = 0
+    stages = sorted([*loaded.stages, *loaded.disabled], key=lambda stage: stage.position)
+    for stage in stages:
+        on_error, hooks = _about(stage)
+        failures += on_error is None
+        rows.append(
+            (
+                stage.name,
+                stage.plugin,
+                origins.get(stage.plugin, "not installed"),
+                "yes" if stage.enabled else "no",
+                on_error or "?",
+                hooks,
+            )
+        )
+    used = {stage.plugin for stage in stages}
+    rows += [("–", name, origin, "–", "–", "") for name, origin in origins.items() if name not in used]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 1 if failures else 0
+
+
+def _about(stage: StageConfig) -> tuple[str | None, str]:
+    """What the stage does on errors, and its hooks; ``None`` when its plugin cannot be loaded."""
+    try:
+        plugin = stage.load_plugin()
+    except ConfigError as exc:
+        complain(str(exc))
+        return None, ""
+    return stage.on_error or plugin.on_error, "; ".join(hooks_of(plugin))
+
+
+def _switch(args: argparse.Namespace, loaded: Loaded) -> int:
+    written = switch(loaded, args.stage, args.enabled)
+    state = "enabled" if args.enabled else "disabled"
+    if written is None:
+        print(f"{args.stage} is {state} already; nothing written")
+    else:
+        print(f"wrote {written}: {args.stage} is {state} from the next start of rtpipe on")
+    return 0

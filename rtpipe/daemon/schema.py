@@ -1,0 +1,56 @@
+"""The JSON Schema of the configuration, by which editors complete and check it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from rtpipe.chain.discovery import AnyPlugin
+from rtpipe.daemon.config import Config, StageTable
+
+Json = dict[str, Any]
+
+_REF = "#/$defs/{name}"
+
+
+def schema_text(plugins: Mapping[str, AnyPlugin]) -> str:
+    """The schema as the file that editors read: of the host, and of *plugins* by their names."""
+    plain = msgspec.to_builtins(schema(plugins), order="deterministic")
+    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+
+
+def schema(plugins: Mapping[str, AnyPlugin]) -> Json:
+    types = [Config, StageTable, *(plugin.config_type for plugin in plugins.values())]
+    references, definitions = msgspec.json.schema_components(types, ref_template=_REF)
+    host, stage, *options = [definitions[_name(reference)] for reference in references]
+    for reference in references:
+        definitions.pop(_name(reference), None)
+    tables = {name: _stage_table(stage, own) for name, own in zip(plugins, options, strict=True)}
+    host["properties"]["plugins"] |= {
+        "properties": tables,
+        # A stage may have another name than its plugin, which only `use` tells.
+        "additionalProperties": {"type": "object", "properties": stage["properties"]},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **host,
+        "title": "rtpipe configuration",
+        "$defs": definitions,
+    }
+
+
+def _stage_table(stage: Json, options: Json) -> Json:
+    """One plugin's table: the host's keys and its own options. It may be a drop-in's part of a table, so
+    nothing is required of it.
+    """
+    return {
+        "type": "object",
+        "description": options.get("description", ""),
+        "properties": options["properties"] | stage["properties"],
+        "additionalProperties": False,
+    }
+
+
+def _name(reference: Json) -> str:
+    return str(reference["$ref"]).rpartition("/")[2]
