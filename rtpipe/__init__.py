@@ -9,8 +9,8 @@ from rtpipe.api import facts
 from rtpipe.api.errors import ConfigError, HookFailed, QueueFull, Refused, RtpipeError
 from rtpipe.api.event import Event, Json, UnreadableEvent
 from rtpipe.api.hooks import on_client, on_server, watch_client, watch_server
-from rtpipe.api.plugin import Command, NoConfig, OnError, Plugin
-from rtpipe.api.principal import ANONYMOUS, Principal
+from rtpipe.api.plugin import Command, Host, NoConfig, OnError, Plugin
+from rtpipe.api.principal import ANONYMOUS, ROLES, Principal
 from rtpipe.api.request import ConnectRequest, DialRequest, Health, Response, Route
 from rtpipe.api.secret import Secret
 from rtpipe.api.session import Draft, Meter, Session
@@ -23,6 +23,7 @@ API_VERSION = 1
 __all__ = [
     "ANONYMOUS",
     "API_VERSION",
+    "ROLES",
     "Close",
     "Command",
     "ConfigError",
@@ -34,6 +35,7 @@ __all__ = [
     "Health",
     "Hold",
     "HookFailed",
+    "Host",
     "Json",
     "Meter",
     "NoConfig",

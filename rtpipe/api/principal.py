@@ -1,7 +1,6 @@
 """Who is calling."""
 
 from collections.abc import Mapping
-from types import MappingProxyType
 
 import msgspec
 
@@ -9,9 +8,8 @@ SESSION = "session"
 TOOLS = "tools"
 TAP = "tap"
 ADMIN = "admin"
-ROLES = (SESSION, TOOLS, TAP, ADMIN)
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+ROLES = (SESSION, TOOLS, TAP, ADMIN)
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,13 +20,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    labels: Mapping[str, str] = msgspec.field(default_factory=lambda: _NOTHING)
+    labels: Mapping[str, str] = {}
     roles: frozenset[str] = frozenset({SESSION})
     models: frozenset[str] | None = None
     tools: frozenset[str] | None = None
     voices: frozenset[str] | None = None
     modalities: frozenset[str] | None = None
-    limits: Mapping[str, str] = msgspec.field(default_factory=lambda: _NOTHING)
+    limits: Mapping[str, str | int | float] = {}
 
 
 ANONYMOUS = Principal(id="anonymous")

@@ -8,14 +8,14 @@ from rtpipe.api.principal import SESSION
 
 @dataclass(frozen=True, slots=True)
 class ConnectRequest:
-    """Somebody knocks. Header names are lower case; secrets in it must not be logged.
+    """Somebody knocks. Header names are lower case; neither they nor the query are shown in its repr.
 
     *subprotocols* are those offered; *role* is what the caller wants to be (``session``, ``tools``,
     ``tap``, ``admin``); *address* is the peer's, *listener* the name of the door it came to.
     """
 
     path: str
-    query: Mapping[str, Sequence[str]]
+    query: Mapping[str, Sequence[str]] = field(repr=False)
     headers: Mapping[str, Sequence[str]] = field(repr=False)
     subprotocols: Sequence[str] = field(repr=False, default=())
     address: str = ""

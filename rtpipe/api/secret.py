@@ -30,6 +30,8 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 continue
             except OSError as exc:
                 raise ConfigError(f"secret file {place} cannot be read ({exc.strerror})") from None
+            except UnicodeDecodeError:
+                raise ConfigError(f"secret file {place} is not UTF-8 text") from None
             if text:
                 return text
         if self.env and (text := os.environ.get(self.env, "").strip()):

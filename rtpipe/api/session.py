@@ -92,16 +92,20 @@ class Session(Protocol[StateT_co]):
         """Monotonic seconds."""
         ...
 
-    def send_upstream(self, event: Event, *, whole_chain: bool = False, audible: bool = False) -> None:
-        """Send an event towards the model, starting behind this stage.
+    def send_upstream(self, event: Event, *, whole_chain: bool = False, audible: bool = False) -> str:
+        """Send an event towards the model, starting behind this stage. Returns the ``event_id`` the host
+        gave it, by which an ``error`` about it is recognised.
 
         *whole_chain* enters at the client edge and skips only this stage. *audible* lets the client
         see and hear the answer to a ``response.create``. Raises ``QueueFull``.
         """
         ...
 
-    def send_downstream(self, event: Event, *, whole_chain: bool = False) -> None:
-        """Send an event towards the client, starting behind this stage. Raises ``QueueFull``."""
+    def send_downstream(self, event: Event, *, whole_chain: bool = False) -> str:
+        """Send an event towards the client, starting behind this stage; returns its ``event_id``.
+
+        Raises ``QueueFull``.
+        """
         ...
 
     def release(self, key: str) -> None:

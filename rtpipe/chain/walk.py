@@ -4,7 +4,7 @@ The walk asks each stage in turn and acts on its verdict. What an outcome means 
 other direction is the business of its surroundings: the session.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Protocol
 
 from rtpipe.api.errors import HookFailed, Refused
@@ -23,6 +23,11 @@ class Surroundings(Protocol):
     @property
     def holding(self) -> bool:
         """Whether anything waits anywhere in this direction."""
+        ...
+
+    @property
+    def absent(self) -> Container[str]:
+        """Stages that are left out of this session."""
         ...
 
     def view(self, stage: str) -> Any:
@@ -87,7 +92,7 @@ async def _step_through(
         if step != cleared and around.holding and around.must_wait(event, step):
             return []
         link = links[step] if links else None
-        if link is None or link.stage.name == event.origin:
+        if link is None or link.stage.name == event.origin or link.stage.name in around.absent:
             continue
         if link.watch is not None:
             around.watched(link.watch, event)

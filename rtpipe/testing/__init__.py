@@ -1,0 +1,11 @@
+"""The test kit for plugin authors: a chain without sockets, transcripts, the simulated model in process.
+
+Time: with the ``autojump_clock`` fixture of pytest-trio, waiting costs nothing and deadlines are exact.
+"""
+
+from rtpipe.sim import SimOptions
+from rtpipe.testing.harness import ChainHarness, End
+from rtpipe.testing.sim import sim_upstream
+from rtpipe.testing.transcript import TranscriptError, play
+
+__all__ = ["ChainHarness", "End", "SimOptions", "TranscriptError", "play", "sim_upstream"]

@@ -1,0 +1,107 @@
+"""The client edge: what comes in from a client is judged, what goes out to it is veiled."""
+
+from typing import TYPE_CHECKING
+
+from rtpipe.api.errors import QueueFull
+from rtpipe.api.event import CLIENT, HOST, Event, Json
+from rtpipe.protocol import events
+from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
+from rtpipe.protocol.reading import Unreadable, decode, read_client
+from rtpipe.session.closing import Ending
+
+if TYPE_CHECKING:
+    from rtpipe.session.session import Session
+
+# The host reads these itself, so what it reads must be what the upstream will read.
+_JUDGED = frozenset(
+    {
+        Client.SESSION_UPDATE,
+        Client.ITEM_CREATE,
+        Client.ITEM_DELETE,
+        Client.ITEM_RETRIEVE,
+        Client.ITEM_TRUNCATE,
+        Client.RESPONSE_CREATE,
+    }
+)
+_SESSION_EVENTS = frozenset({Server.SESSION_CREATED, Server.SESSION_UPDATED})
+POLICY_VIOLATION = 1008
+
+
+class ClientEdge:
+    """Between the client leg and the chain."""
+
+    def __init__(self, session: "Session") -> None:
+        self._session = session
+        self.refused = 0
+        """Client frames answered with an error instead of walking."""
+
+    async def frame(self, payload: bytes) -> None:
+        """One payload from the client: it walks, or the client is told why not."""
+        try:
+            kind = self._judge(payload)
+        except Unreadable as exc:
+            self.refused += 1
+            self.tell(exc.code, exc.message, exc.event_id)
+            return
+        await self._session.lane(UPSTREAM).enter(Event.received(payload, kind, CLIENT))
+
+    def _judge(self, payload: bytes) -> str:
+        """The event's type. Raises ``Unreadable`` for what must not be forwarded."""
+        frame = read_client(payload)
+        read_by_host = frame.type in _JUDGED
+        if frame.duplicate is not None and (read_by_host or self._session.chain.links(UPSTREAM, frame.type)):
+            message = f"The key {frame.duplicate} stands twice in this event: send each key once."
+            raise Unreadable("duplicate_key", message, frame.event_id)
+        if frame.type == Client.SESSION_UPDATE:
+            self._check_model(decode(payload))
+        elif read_by_host and self._session.veil.hidden_items:
+            self._check_hidden(frame.type, decode(payload))
+        return frame.type
+
+    def _check_model(self, data: Json) -> None:
+        model, allowed = events.model_of_update(data), self._session.principal.models
+        if model is not None and allowed is not None and model not in allowed:
+            raise Unreadable(
+                "model_not_allowed",
+                f"This key may not use the model {model!a}.",
+                events.event_id_of(data),
+            )
+
+    def _check_hidden(self, kind: str, data: Json) -> None:
+        if self._session.veil.refuses(kind, data):
+            message = "The conversation has no such item."
+            raise Unreadable("item_not_found", message, events.event_id_of(data))
+
+    def tell(self, code: str, message: str, event_id: str | None) -> None:
+        """Answer the client with an ``error`` event, in order with everything else it is sent."""
+        error = Event(
+            events.error_event(code, message, event_id=event_id, own_id=self._session.veil.own_id()),
+            origin=HOST,
+        )
+        try:
+            self._session.lane(DOWNSTREAM).inject(error, len(self._session.chain))
+        except QueueFull:
+            self._session.end(Ending(POLICY_VIOLATION, "too many errors are waiting to be read", HOST))
+
+    async def deliver(self, event: Event) -> str:
+        """Hand an event to the client; returns its fate."""
+        seen = self._as_shown(event)
+        if seen is None:
+            return "hidden"
+        return "delivered" if await self._session.client.send(seen.payload) else "lost"
+
+    def _as_shown(self, event: Event) -> Event | None:
+        seen = self._session.veil.shown(event)
+        if seen is None:
+            return None
+        if seen.type in _SESSION_EVENTS and seen.origin != CLIENT:
+            return self._as_asked(seen)
+        return seen
+
+    def _as_asked(self, event: Event) -> Event:
+        """The client sees the configuration it asked for, not what stages made of it."""
+        session = events.session_of(event.data)
+        if session is None:
+            return event
+        shown = self._session.configuration.shown(session)
+        return event if shown is session else event.replace(events.with_session(event.data, shown))

@@ -1,0 +1,44 @@
+"""How the end of one leg is told to the other. Codes travel as data; 1005, 1006, 1015 never on the wire."""
+
+from dataclasses import dataclass
+
+from rtpipe.transport.connection import Closing
+
+NORMAL = 1000
+GOING_AWAY = 1001
+INTERNAL_ERROR = 1011
+NO_STATUS = 1005
+_WITHOUT_FRAME = frozenset({1004, NO_STATUS, 1006, 1015})
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a session ended. *cause* is client, upstream, host, or a stage's name.
+
+    *code* and *reason* are for the legs that are still there. *error* is told to the client before its
+    close frame, as (code, message).
+    """
+
+    code: int
+    reason: str
+    cause: str
+    error: tuple[str, str] | None = None
+
+
+def client_ended(closing: Closing) -> Ending:
+    """The client's end, as the upstream hears it."""
+    if closing.code == NO_STATUS:
+        return Ending(NORMAL, "", "client")
+    if closing.code in _WITHOUT_FRAME or not closing.clean:
+        return Ending(GOING_AWAY, "client connection lost", "client")
+    return Ending(closing.code, closing.reason, "client")
+
+
+def upstream_ended(closing: Closing) -> Ending:
+    """The upstream's end, as the client hears it; one without a code is never called a normal one."""
+    if closing.clean and closing.code not in _WITHOUT_FRAME:
+        return Ending(closing.code, closing.reason, "upstream")
+    message = "The connection to the model was lost; the session cannot go on."
+    return Ending(
+        INTERNAL_ERROR, "upstream connection lost", "upstream", ("upstream_connection_lost", message)
+    )

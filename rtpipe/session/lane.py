@@ -1,0 +1,242 @@
+"""A lane: one direction of one session. What walks in it, what waits in it, and in which order.
+
+Walks in a lane never overlap. The pump that reads a leg brings events in with ``enter``; events and orders
+of plugins and the host come through ``inject`` and ``do``, and are taken up after the walk in hand.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Container
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import trio
+
+from rtpipe.api.errors import QueueFull
+from rtpipe.api.event import Event
+from rtpipe.api.facts import Fact, Waited
+from rtpipe.api.verdicts import Drop, Hold, Verdict
+from rtpipe.chain.compile import Chain
+from rtpipe.chain.guard import Guard, HookCall
+from rtpipe.chain.walk import walk
+from rtpipe.protocol.catalogue import Direction
+from rtpipe.session.holds import Held, HoldQueue
+from rtpipe.session.limits import SessionLimits
+
+Job = Callable[[], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Where events came from and what became of them. Every event that came has exactly one fate:
+    ``came == went + waiting`` whenever the lane is idle."""
+
+    entered: int = 0
+    injected: int = 0
+    expanded: int = 0
+    fates: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def came(self) -> int:
+        return self.entered + self.injected + self.expanded
+
+    @property
+    def went(self) -> int:
+        return sum(self.fates.values())
+
+    def end(self, fate: str) -> None:
+        self.fates[fate] = self.fates.get(fate, 0) + 1
+
+
+class Port(Protocol):
+    """What a lane needs of its session."""
+
+    @property
+    def absent(self) -> Container[str]: ...
+
+    def view(self, stage: str) -> Any: ...
+
+    def watched(self, call: HookCall, event: Event) -> None: ...
+
+    async def deliver(self, direction: Direction, event: Event) -> str:
+        """Hand an event to the far leg; returns its fate."""
+        ...
+
+    def decided(self, direction: Direction, event: Event, stage: str, verdict: Verdict) -> str:
+        """Act on a verdict that ends an event's walk; returns its fate."""
+        ...
+
+    def overflowed(self, direction: Direction, event: Event, stage: str) -> str:
+        """A hold queue is full; returns the event's fate."""
+        ...
+
+    def record(self, fact: Fact) -> None: ...
+
+
+class Lane:
+    """One direction of one session; the surroundings of its walks."""
+
+    def __init__(
+        self, direction: Direction, chain: Chain, guard: Guard, port: Port, limits: SessionLimits
+    ) -> None:
+        self.direction = direction
+        self.tally = Tally()
+        self._chain = chain
+        self._guard = guard
+        self._port = port
+        self._limits = limits
+        self._queues: dict[int, HoldQueue] = {}
+        self._inbox: deque[Job] = deque()
+        self._injected = 0
+        self._busy = False
+        self._changed = trio.lowlevel.ParkingLot()
+
+    # --- what comes in --------------------------------------------------------------------------------------
+
+    async def enter(self, event: Event) -> None:
+        """Walk an event that a leg has received; returns when it has its fate or waits in a queue."""
+        while self._busy or self._inbox:
+            await self._changed.park()
+        self.tally.entered += 1
+        await self._take_turn(lambda: self._walk(event, 0))
+
+    def inject(self, event: Event, step: int) -> None:
+        """Have an event walk from *step* on, after the walk in hand. Raises ``QueueFull``."""
+        if self._injected >= self._limits.inject_events:
+            raise QueueFull(f"{self._injected} events sent by plugins already wait to walk {self.direction}")
+        self._injected += 1
+        self.tally.injected += 1
+
+        async def walk_it() -> None:
+            self._injected -= 1
+            await self._walk(event, step)
+
+        self.do(walk_it)
+
+    def do(self, job: Job) -> None:
+        """Have *job* run in this lane, between walks."""
+        self._inbox.append(job)
+        self._changed.unpark_all()
+
+    async def run(self) -> None:
+        """Take up what is injected while no pump is walking; runs as long as the session."""
+        while True:
+            while self._busy or not self._inbox:
+                await self._changed.park()
+            await self._take_turn(self._inbox.popleft())
+
+    async def settle(self) -> None:
+        """Wait until nothing walks and nothing is on its way; what is held stays held."""
+        while self._busy or self._inbox:
+            await self._changed.park()
+
+    async def _take_turn(self, job: Job) -> None:
+        self._busy = True
+        try:
+            await job()
+            while self._inbox:
+                await self._inbox.popleft()()
+        finally:
+            self._busy = False
+            self._changed.unpark_all()
+
+    async def _walk(self, event: Event, start: int, cleared: int = -1) -> None:
+        await walk(self._chain, self._guard, self.direction, event, start, self, cleared=cleared)
+
+    # --- what waits -----------------------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Events in hold queues."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    def release(self, key: str, step: int) -> None:
+        """Let what a stage holds under *key* go on, as far as the ordering table allows."""
+        queue = self._queues.get(step)
+        if queue is not None and queue.release(key):
+            self.do(lambda: self._drain(step))
+
+    def drop_held(self, key: str, step: int, stage: str, drop: Drop) -> None:
+        """Drop what a stage holds under *key*; what waited behind it goes on."""
+        queue = self._queues.get(step)
+        if queue is not None and (entries := queue.drop(key)):
+            self._abandon(entries, step, stage, drop, "dropped")
+
+    def expire(self, now_s: float) -> None:
+        """Drop what has been held for too long."""
+        for step, queue in list(self._queues.items()):
+            stage = self._chain.walk_order(self.direction)[step].name
+            if entries := queue.expire(now_s - self._limits.hold_age_s):
+                reason = f"The event was held for {self._limits.hold_age_s:g} s by {stage} and was given up."
+                self._abandon(entries, step, stage, Drop(reason), "expired")
+
+    def close(self) -> None:
+        """The session is over: what still waits is lost."""
+        for queue in self._queues.values():
+            for _ in queue.clear():
+                self.tally.end("lost")
+        self._queues.clear()
+
+    async def _drain(self, step: int) -> None:
+        """Walk on whatever may go now from the queue at *step*."""
+        queue = self._queues.get(step)
+        while queue is not None and (entry := queue.take()) is not None:
+            if entry.key is not None:
+                self._waited(entry, step, "released")
+            await self._walk(entry.event, step if entry.key is None else step + 1, cleared=step)
+            queue.walked()
+        if queue is not None and not queue:
+            self._queues.pop(step, None)
+
+    def _abandon(self, entries: list[Held], step: int, stage: str, drop: Drop, outcome: str) -> None:
+        for entry in entries:
+            self._waited(entry, step, outcome)
+            self.tally.end(self._port.decided(self.direction, entry.event, stage, drop))
+        self.do(lambda: self._drain(step))
+
+    def _waited(self, entry: Held, step: int, outcome: str) -> None:
+        stage = self._chain.walk_order(self.direction)[step].name
+        seconds = trio.current_time() - entry.since_s
+        self._port.record(Waited(stage=stage, type=entry.event.type, duration_s=seconds, outcome=outcome))
+
+    def _queue(self, event: Event, step: int, key: str | None) -> None:
+        queue = self._queues.get(step)
+        if queue is None:
+            queue = self._queues[step] = HoldQueue(self.direction, self._limits.hold_bytes)
+        if not queue.add(event, key, trio.current_time()):
+            stage = self._chain.walk_order(self.direction)[step].name
+            self.tally.end(self._port.overflowed(self.direction, event, stage))
+
+    # --- the surroundings of a walk -------------------------------------------------------------------------
+
+    @property
+    def holding(self) -> bool:
+        return bool(self._queues)
+
+    @property
+    def absent(self) -> Container[str]:
+        return self._port.absent
+
+    def view(self, stage: str) -> Any:
+        return self._port.view(stage)
+
+    def must_wait(self, event: Event, step: int) -> bool:
+        queue = self._queues.get(step)
+        if queue is None or not queue.blocks(event):
+            return False
+        self._queue(event, step, None)
+        return True
+
+    def watched(self, call: HookCall, event: Event) -> None:
+        self._port.watched(call, event)
+
+    async def arrived(self, event: Event) -> None:
+        self.tally.end(await self._port.deliver(self.direction, event))
+
+    def stopped(self, event: Event, step: int, stage: str, verdict: Verdict) -> None:
+        if isinstance(verdict, Hold):
+            self._queue(event, step, verdict.key)
+        else:
+            self.tally.end(self._port.decided(self.direction, event, stage, verdict))
+
+    def expanded(self, count: int) -> None:
+        self.tally.expanded += count - 1

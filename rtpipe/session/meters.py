@@ -1,0 +1,70 @@
+"""Meters: plain counters of what crosses the upstream edge."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rtpipe.protocol import events
+from rtpipe.protocol.catalogue import DOWNSTREAM, Direction, Server
+
+
+@dataclass(slots=True)
+class Count:
+    """Frames and payload bytes of one (direction, type); times are monotonic seconds."""
+
+    frames: int = 0
+    bytes: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+
+
+class Meter:
+    """A session's counters, its tripwires, and how much answer audio is still to be heard."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._counts: dict[tuple[str, str], Count] = {}
+        self._tripwires: dict[str, list[tuple[int, Callable[[], None]]]] = {}
+        self._played_out_s = 0.0
+        self.audio_bytes_per_second = 48_000
+
+    def count(self, direction: str, kind: str) -> Count:
+        """The counters of one event type; zeros for what never came."""
+        return self._counts.get((direction, kind)) or Count()
+
+    def at(self, kind: str, payload_bytes: int, callback: Callable[[], None]) -> None:
+        """Call *callback* once, when this many payload bytes of server events *kind* have passed in all."""
+        wires = self._tripwires.setdefault(kind, [])
+        wires.append((payload_bytes, callback))
+        wires.sort(key=lambda wire: wire[0])
+
+    @property
+    def playout_ahead_s(self) -> float:
+        """Seconds of answer audio received but not yet played, if played since it came."""
+        return max(0.0, self._played_out_s - self._now())
+
+    def stop_playout(self) -> None:
+        """The caller interrupted: nothing of what came is still to be heard."""
+        self._played_out_s = 0.0
+
+    def passed(self, direction: Direction, kind: str, payload: bytes) -> None:
+        """Count one frame. Called for every frame there is."""
+        now = self._now()
+        count = self._counts.get((direction, kind))
+        if count is None:
+            count = self._counts[direction, kind] = Count(first_s=now)
+        count.frames += 1
+        count.bytes += len(payload)
+        count.last_s = now
+        if direction == DOWNSTREAM:
+            if kind == Server.AUDIO_DELTA:
+                seconds = events.audio_delta_bytes(payload) / self.audio_bytes_per_second
+                self._played_out_s = max(self._played_out_s, now) + seconds
+            if kind in self._tripwires:
+                self._trip(kind, count.bytes)
+
+    def _trip(self, kind: str, total: int) -> None:
+        wires = self._tripwires[kind]
+        while wires and wires[0][0] <= total:
+            wires.pop(0)[1]()
+        if not wires:
+            del self._tripwires[kind]

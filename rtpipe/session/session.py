@@ -1,0 +1,338 @@
+"""A session: one conversation, its configuration, meters and plugin states, and the two legs it outlives."""
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+
+import trio
+
+from rtpipe.api.errors import HookFailed, QueueFull, Refused
+from rtpipe.api.event import CLIENT, HOST, Event
+from rtpipe.api.facts import Fact, LegChanged, SessionClosed, SessionOpened
+from rtpipe.api.facts import Refused as RefusedFact
+from rtpipe.api.principal import Principal
+from rtpipe.api.request import DialRequest
+from rtpipe.api.tools import Tool, ToolCall
+from rtpipe.api.verdicts import Close, Drop, Reject, Reply, Verdict
+from rtpipe.chain.compile import Chain, Stage
+from rtpipe.chain.guard import Guard, HookCall
+from rtpipe.chain.walk import PLUGIN_FAILED
+from rtpipe.protocol import events
+from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Direction
+from rtpipe.session.client_edge import ClientEdge
+from rtpipe.session.closing import (
+    INTERNAL_ERROR,
+    NORMAL,
+    Ending,
+    client_ended,
+    upstream_ended,
+)
+from rtpipe.session.configuration import Configuration
+from rtpipe.session.lane import Lane
+from rtpipe.session.legs import Leg
+from rtpipe.session.limits import SessionLimits
+from rtpipe.session.meters import Meter
+from rtpipe.session.upstream_edge import UpstreamEdge
+from rtpipe.session.veil import Veil
+from rtpipe.session.view import StageView, with_session
+from rtpipe.session.watch import Watchers
+from rtpipe.transport.connection import Connection
+
+log = logging.getLogger("rtpipe.session")
+
+Observer = Callable[[Fact], None]
+Dialer = Callable[[DialRequest], Awaitable[Connection]]
+
+
+class Session:
+    """Owns the conversation; legs attach and detach. Lives inside a nursery of its owner's."""
+
+    def __init__(
+        self,
+        session_id: str,
+        principal: Principal,
+        model: str,
+        chain: Chain,
+        guard: Guard,
+        nursery: trio.Nursery,
+        *,
+        limits: SessionLimits | None = None,
+        session_type: str = "realtime",
+        observer: Observer = lambda _: None,
+    ) -> None:
+        self.id = session_id
+        self.principal = principal
+        self.model = model
+        self.chain = chain
+        self.guard = guard
+        self.limits = limits or SessionLimits()
+        self.ended = trio.Event()
+        self.ending: Ending | None = None
+        self.meter = Meter(trio.current_time)
+        self.configuration = Configuration(session_type=session_type)
+        self.veil = Veil()
+        self.client_edge = ClientEdge(self)
+        self.upstream_edge = UpstreamEdge(self)
+        self.turns = self.upstream_edge.turns
+        self.client = Leg(self.client_edge.frame, lambda closing: self.end(client_ended(closing)))
+        self.upstream = Leg(self.upstream_edge.frame, lambda closing: self.end(upstream_ended(closing)))
+        self.watchers = Watchers(guard, self.limits.watch_events)
+        self.absent: set[str] = set()
+        self._nursery = nursery
+        self._observer = observer
+        self._began_s = trio.current_time()
+        self._views: dict[str, StageView] = {}
+        self._opened: list[str] = []
+        self._lanes: dict[Direction, Lane] = {
+            direction: Lane(direction, chain, guard, self, self.limits)
+            for direction in (UPSTREAM, DOWNSTREAM)
+        }
+
+    # --- its life -------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Make the stages' states and call their ``session_open``, in chain order.
+
+        Raises ``Refused``; a stage that fails is left out of the session where its policy is ``pass``.
+        """
+        for task in (self.watchers.run, self._keep_holds_young, *(lane.run for lane in self._lanes.values())):
+            self._nursery.start_soon(task)
+        opens = {call.stage: call for call in self.chain.calls("session_open")}
+        for stage in self.chain.stages:
+            try:
+                await self._open_stage(stage, opens.get(stage.name))
+            except HookFailed:
+                if stage.on_error != "pass":
+                    raise Refused(
+                        503, "session_refused", "The gateway could not open this session."
+                    ) from None
+                self.absent.add(stage.name)
+
+    async def _open_stage(self, stage: Stage, call: HookCall | None) -> None:
+        make = HookCall(stage.name, "State", lambda: StageView(self, stage), False, None, stage.on_error)
+        self._views[stage.name] = await self.guard.call(make)
+        if call is not None:
+            await self.guard.call(call, self.view(stage.name))
+        self._opened.append(stage.name)
+
+    async def dial(self, request: DialRequest, dialer: Dialer) -> None:
+        """Ask the ``upstream_dial`` hooks, dial, and attach what answers. Raises what they raise."""
+        for call in self.hook_calls("upstream_dial"):
+            try:
+                await self.guard.call(call, self.view(call.stage), request)
+            except HookFailed:
+                if call.on_error != "pass":
+                    raise Refused(503, "session_refused", "The gateway could not reach the model.") from None
+        await self.attach_upstream(await dialer(request))
+
+    async def attach_upstream(self, connection: Connection, loss: str = "") -> None:
+        """Have *connection* serve the upstream leg, told the composed configuration before anything else.
+
+        *loss* says what could not be carried over from the one it replaces.
+        """
+        replaced = bool(self.configuration.base or self.configuration.effective)
+        if replaced:
+            self.configuration.upstream_replaced()
+        outgoing, payload = await self.upstream_edge.compose_own()
+        if outgoing.session is not None:
+            await connection.send(payload)
+        before = self.upstream.attach(connection, self._nursery)
+        if before is not None:
+            await before.close(NORMAL, "replaced")
+        self.record(LegChanged(leg="upstream", change="replaced" if replaced else "attached", cause=loss))
+        if replaced:
+            await self._tell_stages("upstream_replaced", loss)
+
+    async def attach_client(self, connection: Connection) -> None:
+        """Have *connection* serve the client leg; one it replaces is closed."""
+        before = self.client.attach(connection, self._nursery)
+        if before is not None:
+            await before.close(NORMAL, "replaced by another connection")
+        self.record(LegChanged(leg="client", change="attached", cause=""))
+        await self._tell_stages("client_attached")
+
+    async def detach_client(self, cause: str) -> None:
+        """Take the client off; the session goes on without one."""
+        connection = self.client.detach()
+        if connection is not None:
+            await connection.close(NORMAL, cause)
+        self.record(LegChanged(leg="client", change="detached", cause=cause))
+        await self._tell_stages("client_detached", cause)
+
+    def opened(self, listener: str, upstream: str) -> None:
+        """Record that the session is in service."""
+        fact = SessionOpened(
+            principal=self.principal.id, model=self.model, listener=listener, upstream=upstream
+        )
+        self.record(fact)
+
+    def end(self, ending: Ending) -> None:
+        """The session is over; the first ending counts."""
+        if self.ending is None:
+            self.ending = ending
+            self.ended.set()
+
+    async def close(self) -> None:
+        """Deliver what is on its way, close the legs, call ``session_close``. Bounded, shielded."""
+        self.end(Ending(NORMAL, "", HOST))
+        assert self.ending is not None
+        ending = self.ending
+        with trio.CancelScope(shield=True):
+            await self._say_goodbye(ending)
+            self._nursery.cancel_scope.cancel()
+            await self._close_legs(ending)
+            for call in reversed(self.chain.calls("session_close")):
+                if call.stage in self._opened:
+                    await self.guard.run(call, self.view(call.stage), ending)
+            for lane in self._lanes.values():
+                lane.close()
+            self.record(
+                SessionClosed(
+                    principal=self.principal.id,
+                    code=ending.code,
+                    reason=ending.reason,
+                    cause=ending.cause,
+                    duration_s=trio.current_time() - self._began_s,
+                )
+            )
+            with trio.move_on_after(self.limits.settle_s):
+                await self.watchers.flush()
+
+    async def _say_goodbye(self, ending: Ending) -> None:
+        """Let the client have what was on its way, and the reason for the end, while it still reads."""
+        if self.client.connection is None:
+            return
+        with trio.move_on_after(self.limits.settle_s):
+            if ending.error is not None:
+                self.client_edge.tell(*ending.error, None)
+            await self.lane(DOWNSTREAM).settle()
+
+    async def _close_legs(self, ending: Ending) -> None:
+        # What a stage or the client's end says is between us and the client; the upstream is told its own.
+        to_upstream = (ending.code, ending.reason) if ending.cause == CLIENT else (NORMAL, "")
+        async with trio.open_nursery() as closing:
+            if self.client.connection is not None:
+                closing.start_soon(self.client.connection.close, ending.code, ending.reason)
+            if self.upstream.connection is not None:
+                closing.start_soon(self.upstream.connection.close, *to_upstream)
+
+    async def _keep_holds_young(self) -> None:
+        """Give up what is held for longer than the limit."""
+        while True:
+            await trio.sleep(self.limits.hold_age_s / 10)
+            for lane in self._lanes.values():
+                lane.expire(trio.current_time())
+
+    def reconfigure(self) -> None:
+        self.upstream_edge.reconfigure()
+
+    # --- for its parts and its stages' views ----------------------------------------------------------------
+
+    def lane(self, direction: Direction) -> Lane:
+        return self._lanes[direction]
+
+    def view(self, stage: str) -> StageView:
+        return self._views[stage]
+
+    def hook_calls(self, hook: str) -> Iterator[HookCall]:
+        """A hook's implementations in chain order, without the stages that are absent."""
+        return (call for call in self.chain.calls(hook) if call.stage not in self.absent)
+
+    async def _tell_stages(self, hook: str, *args: object) -> None:
+        for call in self.hook_calls(hook):
+            if not await self.guard.run(call, self.view(call.stage), *args) and call.on_error == "close":
+                self.act_on_close(Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage)
+
+    def send(self, direction: Direction, event: Event, step: int) -> str:
+        """Have an event of ours walk from *step* on. Returns its id. Raises ``QueueFull``."""
+        event = self.veil.stamp(event) if direction == UPSTREAM else self.veil.signed(event)
+        self.lane(direction).inject(event, step)
+        return events.event_id_of(event.data) or ""
+
+    def record(self, fact: Fact) -> None:
+        fact = with_session(fact, self.id)
+        self._observer(fact)
+        for call in self.hook_calls("fact"):
+            if call.stage in self._views:
+                self.watchers.show(call, self._views[call.stage], fact)
+
+    def start_task(self, stage: Stage, function: Callable[..., Awaitable[object]], *args: object) -> None:
+        name = getattr(function, "__name__", type(function).__name__)
+        call = HookCall(stage.name, f"task {name}", function, True, None, stage.on_error)
+        self._nursery.start_soon(self._run_task, call, args)
+
+    async def _run_task(self, call: HookCall, args: tuple[object, ...]) -> None:
+        if not await self.guard.run(call, *args) and call.on_error == "close":
+            self.act_on_close(Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage)
+
+    async def offered_tools(self) -> list[Tool]:
+        tools: list[Tool] = []
+        for call in self.hook_calls("tools"):
+            try:
+                tools += await self.guard.call(call, self.view(call.stage))
+            except (HookFailed, Refused):
+                if call.on_error == "close":
+                    self.act_on_close(Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage)
+        return tools
+
+    async def answer_tool(self, tool_call: ToolCall, timeout_s: float) -> str | None:
+        for call in self.hook_calls("tool_call"):
+            answer = await self.guard.call(call, self.view(call.stage), tool_call, limit_s=timeout_s)
+            if answer is not None:
+                return str(answer)
+        return None
+
+    # --- what lanes ask of it -------------------------------------------------------------------------------
+
+    def watched(self, call: HookCall, event: Event) -> None:
+        self.watchers.show(call, self.view(call.stage), event.copy())
+
+    async def deliver(self, direction: Direction, event: Event) -> str:
+        edge = self.upstream_edge if direction == UPSTREAM else self.client_edge
+        return await edge.deliver(event)
+
+    def decided(self, direction: Direction, event: Event, stage: str, verdict: Verdict) -> str:
+        match verdict:
+            case Drop():
+                if direction == UPSTREAM and not verdict.ours:
+                    self._refuse(event, stage, "event_dropped", verdict.reason)
+                return "dropped"
+            case Reject():
+                self._refuse(event, stage, verdict.code, verdict.message)
+                return "rejected"
+            case Reply():
+                self._turn_round(direction, verdict.events, stage)
+                return "replied"
+            case Close():
+                self.act_on_close(verdict, stage)
+                return "closed"
+        raise AssertionError(verdict)
+
+    def overflowed(self, direction: Direction, event: Event, stage: str) -> str:
+        if direction == DOWNSTREAM:
+            self.end(Ending(INTERNAL_ERROR, f"too much is held by {stage}", HOST))
+        else:
+            self._refuse(
+                event, stage, "event_queue_full", "Too many events are waiting; this one was not taken."
+            )
+        return "refused"
+
+    def act_on_close(self, verdict: Close, stage: str) -> None:
+        self.end(Ending(verdict.code, verdict.reason, stage))
+
+    def _refuse(self, event: Event, stage: str, code: str, message: str) -> None:
+        """Whoever sent the event learns that it was not let through: by event_id, from this stage on down."""
+        self.record(RefusedFact(stage=stage, code=code, message=message, principal=self.principal.id))
+        event_id = events.event_id_of(event.data)
+        error = events.error_event(code, message, event_id=event_id, own_id=self.veil.own_id())
+        self._turn_round(UPSTREAM, (Event(error, origin=HOST),), stage)
+
+    def _turn_round(self, direction: Direction, replies: tuple[Event, ...], stage: str) -> None:
+        back: Direction = DOWNSTREAM if direction == UPSTREAM else UPSTREAM
+        start = self.chain.step_of(stage, back) + 1
+        for reply in replies:
+            reply.origin = reply.origin or stage
+            try:
+                self.send(back, reply, start)
+            except QueueFull:
+                self.end(Ending(INTERNAL_ERROR, "too many replies are waiting", HOST))
+                return

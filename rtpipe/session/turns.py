@@ -1,0 +1,53 @@
+"""Turn gating: while on, the caller's turns are answered because the host asks, not by themselves."""
+
+from collections.abc import Callable
+
+from rtpipe.api.event import Json
+from rtpipe.protocol import session_config as sc
+from rtpipe.session.configuration import Configuration
+
+
+class TurnGate:
+    """Keeps the detector but takes away its right to answer, as long as any stage wants that."""
+
+    def __init__(self, configuration: Configuration, changed: Callable[[], None]) -> None:
+        self._configuration = configuration
+        self._changed = changed
+        self._users: set[str] = set()
+        self._wanted = True
+        self._spoken_item: str | None = None
+
+    def gate(self, stage: str, on: bool) -> None:
+        """One stage wants turns gated, or no longer."""
+        before = bool(self._users)
+        if on:
+            self._users.add(stage)
+        else:
+            self._users.discard(stage)
+        if bool(self._users) != before:
+            self._changed()
+
+    def contribute(self, config: Json) -> Json:
+        """The composed configuration with the gate's own wish, which comes after every stage's."""
+        whole = self._configuration.with_defaults(config)
+        self._wanted = sc.creates_responses(whole)
+        if not self._users or not self._wanted:
+            return config
+        return sc.set_(config, sc.DETECTOR_PATH, sc.detector(sc.with_create_response(whole, on=False)))
+
+    def heard(self, item_id: str | None) -> None:
+        """Voice activity detection has ended a turn that will be committed as this item."""
+        self._spoken_item = item_id
+
+    def committed(self, item_id: str | None) -> bool:
+        """A turn was committed. Returns whether voice activity detection did it."""
+        by_voice = item_id is not None and item_id == self._spoken_item
+        self._spoken_item = None
+        return by_voice
+
+    @property
+    def must_ask(self) -> bool:
+        """Whether a turn committed by voice needs a ``response.create`` of the host's to be answered."""
+        return self._wanted and not sc.creates_responses(
+            self._configuration.with_defaults(self._configuration.effective)
+        )
