@@ -158,6 +158,22 @@ async def test_a_reservation_is_forgotten_an_hour_after_its_last_counter(space: 
     assert await space.counter("day") == 6
 
 
+async def test_on_an_endless_counter_a_reservation_is_never_forgotten(space: Namespace, clock) -> None:
+    await space.reserve({"day": None, "all": None}, 5, id="r", expires_at={"day": clock.time + 10})
+    clock.time += 10_000_000
+    assert len(await space.unsettled()) == 1
+    assert await space.settle("r", 2) == 2
+    assert await space.counter("all") == 2
+
+
+async def test_a_refused_reservation_leaves_no_counter_behind(space: Namespace, clock) -> None:
+    with pytest.raises(OverLimit):
+        await space.reserve({"new": None, "all": 0}, 1, id="r", expires_at={"new": clock.time + 10})
+    await space.add("new", 1)
+    clock.time += 10
+    assert await space.counter("new") == 1
+
+
 async def test_namespaces_do_not_see_each_other(store: Store) -> None:
     one, two = store.namespace("one"), store.namespace("two")
     await one.reserve({"day": None}, 5, id="r")
