@@ -1,5 +1,6 @@
 """Find the installed plugins, and load those that the operator lists."""
 
+import difflib
 import traceback
 from importlib import resources
 from importlib.metadata import EntryPoint, entry_points
@@ -40,7 +41,8 @@ def load_plugin(name: str) -> AnyPlugin:
     points = list(entry_points(group=GROUP, name=name))
     if not points:
         names = sorted({plugin.name for plugin in installed()})
-        raise ConfigError(f"plugin {name} is not installed (installed: {', '.join(names) or 'none'})")
+        near = "".join(f" (did you mean {other}?)" for other in difflib.get_close_matches(name, names, n=1))
+        raise ConfigError(f"plugin {name} is not installed{near} (installed: {', '.join(names) or 'none'})")
     whose = ", ".join(" ".join(_origin(point)) for point in points)
     if len(points) > 1:
         raise ConfigError(f"plugin {name} is installed more than once ({whose}): uninstall all but one")

@@ -1,0 +1,109 @@
+"""What is generated: fresh, complete, and true."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rtpipe.chain.discovery import installed, load_plugin
+from rtpipe.daemon.config import Config, Limits, Listen, Log, StageTable, Upstream
+from rtpipe.daemon.config_load import load
+from rtpipe.daemon.sample import options, sample
+from rtpipe.daemon.schema import schema, schema_text
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "config"
+REFRESH = ROOT / "tests/config/refresh.py"
+
+
+@pytest.mark.parametrize("name", ["rtpipe.toml", "rtpipe.schema.json", "README.md"])
+def test_checked_in_files_are_fresh(name):
+    wanted = runpy.run_path(str(REFRESH))["generated"]()[name]
+    assert (CONFIG / name).read_text("utf-8") == wanted, "run: python tests/config/refresh.py"
+
+
+@pytest.mark.parametrize("struct", [Config, Listen, Upstream, Limits, Log, StageTable])
+def test_every_option_is_described_and_in_the_sample(struct):
+    text = sample({})
+    for option in options(struct):
+        assert option.description.endswith(".")
+        assert option.example or option.default or option.key in ("listen", "upstream"), option.key
+        written = (
+            rf"(?m)^(# )?{option.key}( = |: )|^# ?\[+{option.key}[\].]|^\[+{option.key}[\].]|\[{option.key}\."
+        )
+        assert re.search(written, text), option.key
+
+
+@pytest.mark.parametrize("with_options", [False, True])
+def test_the_sample_loads_and_shows_defaults(config, with_options):
+    text = sample({})
+    if with_options:
+        text = re.sub(r"(?m)^# ([a-z_]+ = .*)$", r"\1", text)
+    loaded = load(config(text))
+    assert not loaded.warnings
+    assert loaded.config.limits == Limits()
+    assert loaded.config.log == Log()
+
+
+def test_the_checked_in_sample_loads_with_its_plugins():
+    loaded = load(CONFIG / "rtpipe.toml")
+    assert not loaded.warnings
+    for stage in loaded.stages:
+        stage.plugin_config(stage.load_plugin().config_type)
+
+
+def test_a_plugin_comes_with_its_own_words(config, example):
+    plugins = {"example": load_plugin("example")}
+    text = sample(plugins)
+    assert 'chain = ["example"]' in text
+    assert text.endswith("# An example.\n[plugins.example]\nmax_edge_px = 3\n")
+    load(config(text))
+    table = schema(plugins)["properties"]["plugins"]["properties"]["example"]
+    assert table["properties"]["max_edge_px"]["minimum"] == 1
+    assert "on_error" in table["properties"]
+
+
+def test_samples_are_ordered_as_plugins_ask(distribution):
+    source = "from rtpipe import Plugin\nclass Example(Plugin):\n  before = {}\n  after = {}\n"
+    distribution("a", source.format((), ("b",)), sample_toml="[plugins.a]\n")
+    distribution("b", source.format((), ("x",)), sample_toml="[plugins.b]\n")
+    distribution("c", source.format(("b",), ()), sample_toml="[plugins.c]\n")
+    distribution("d", source.format((), ()))
+    text = sample({name: load_plugin(name) for name in "abcd"})
+    assert 'chain = ["c", "b", "a"]' in text
+
+
+def test_two_plugins_may_both_call_their_options_config(example, distribution):
+    from .conftest import EXAMPLE
+
+    distribution("another", EXAMPLE.replace("max_edge_px", "other_px"))
+    tables = schema({name: load_plugin(name) for name in ("example", "another")})["properties"]["plugins"]
+    assert "other_px" in tables["properties"]["another"]["properties"]
+    assert "max_edge_px" in tables["properties"]["example"]["properties"]
+
+
+def test_every_reference_of_the_schema_leads_somewhere():
+    plugins = {each.name: load_plugin(each.name) for each in installed()}
+    text = schema_text(plugins)
+    definitions = json.loads(text)["$defs"]
+    for name in re.findall(r'"#/\$defs/([^"]+)"', text):
+        assert name in definitions
+
+
+def test_nothing_of_the_host_names_a_plugin():
+    folders = [folder for folder in (ROOT / "plugins").iterdir() if folder.is_dir()]
+    names = "|".join(folder.name.removeprefix("rtpipe-").replace("-", "[_-]") for folder in folders)
+    naming = re.compile(rf"""["'`](?:{names})["'`]|rtpipe[_-](?:{names})\b""")
+    for file in (ROOT / "rtpipe").rglob("*.py"):
+        assert not naming.search(file.read_text("utf-8")), file
+
+
+def test_structs_are_frozen_and_strict():
+    for struct in [Config, Listen, Upstream, Limits, Log, StageTable]:
+        assert struct.__struct_config__.frozen
+        assert struct.__struct_config__.forbid_unknown_fields
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"no_such_option": 1}, struct)
