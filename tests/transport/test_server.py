@@ -303,8 +303,10 @@ async def test_the_clients_leaving_ends_what_it_waits_for(start: Start) -> None:
 
 
 async def test_frames_sent_while_the_handler_dials_are_kept_and_its_errors_come_bare(start: Start) -> None:
+    early = trio.Event()
+
     async def dial() -> str:
-        await wait_all_tasks_blocked()
+        await early.wait()
         return "dialled"
 
     async def fail() -> None:
@@ -319,8 +321,9 @@ async def test_frames_sent_while_the_handler_dials_are_kept_and_its_errors_come_
     port = await start(handler)
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(UPGRADE + b"\r\n")
-        await wait_all_tasks_blocked()
         await stream.send_all(b"\x81\x82\0\0\0\0hi")
+        await wait_all_tasks_blocked(0.05)  # so that the gateway has read it
+        early.set()
         answer = b""
         while not answer.endswith(b"\x81\x02hi"):
             answer += await stream.receive_some()

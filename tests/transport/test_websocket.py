@@ -56,6 +56,10 @@ async def lost(what: Awaitable[object]) -> Closing:
     return caught.value.closing
 
 
+async def cancel(scope: trio.CancelScope) -> None:
+    scope.cancel()
+
+
 async def everything(stream: trio.abc.ReceiveStream) -> bytes:
     return b"".join([bytes(data) async for data in stream])
 
@@ -213,6 +217,17 @@ async def test_a_breach_is_told_by_a_close_frame(wire: bytes, code: int) -> None
     assert answer == close_frame(code, closing.reason.encode(), masked=False)
 
 
+async def test_after_a_breach_the_peer_is_not_kept_waiting(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    begun = trio.current_time()
+    await right.send_all(frame(3))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lost, server(left).receive())
+        assert (await everything(right))[2:4] == struct.pack("!H", 1002)
+        await right.aclose()
+    assert trio.current_time() == begun
+
+
 async def test_a_breach_by_a_peer_that_never_goes_ends_in_3_s(autojump_clock: MockClock) -> None:
     left, right = memory_stream_pair()
     start = trio.current_time()
@@ -279,6 +294,22 @@ async def test_a_send_cancelled_before_it_began_does_no_harm() -> None:
     assert await theirs.receive() == b"after"
 
 
+async def test_a_send_cancelled_at_the_very_moment_it_begins_does_no_harm() -> None:
+    for _ in range(20):  # trio shuffles which of the two runs first
+        ours, theirs = both_ends()
+        scope = trio.CancelScope()
+
+        async def send(connection: Connection, scope: trio.CancelScope) -> None:
+            with scope:
+                await connection.send(b"perhaps")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send, ours, scope)
+            nursery.start_soon(cancel, scope)
+        await ours.send(b"after")
+        assert await theirs.receive() in (b"perhaps", b"after")
+
+
 async def test_close_wakes_receiver_and_queued_sender(autojump_clock: MockClock) -> None:
     ours, _ = both_ends(lockstep_stream_pair)
     codes = []
@@ -300,11 +331,18 @@ async def test_close_wakes_receiver_and_queued_sender(autojump_clock: MockClock)
 async def test_close_takes_the_stream_over_from_a_waiting_receiver() -> None:
     left, right = memory_stream_pair()
     ours = server(left)
+    receiver_left = trio.Event()
+
+    async def receive() -> None:
+        assert await lost(ours.receive()) == Closing(4000, "bye", clean=True)
+        receiver_left.set()
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lost, ours.receive())
+        nursery.start_soon(receive)
         await wait_all_tasks_blocked()
         nursery.start_soon(ours.close, 4000, "bye")
         await wait_all_tasks_blocked()
+        assert receiver_left.is_set()
         nursery.start_soon(ours.close, 1000, "twice")
         await wait_all_tasks_blocked()
         await right.send_all(frame(TEXT, b"crossed") + close_frame(4000))
@@ -330,6 +368,18 @@ async def test_close_finishes_under_cancellation() -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cancelled_close)
         assert await lost(theirs.receive()) == Closing(1001, "going", clean=True)
+
+
+async def test_a_second_close_returns_when_the_first_is_done(autojump_clock: MockClock) -> None:
+    ours, _ = both_ends(lockstep_stream_pair)
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.close, 1000, "")
+        await wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await ours.close(1000, "")
+        assert trio.current_time() - begun == pytest.approx(3)
 
 
 async def test_both_sides_close_at_once() -> None:
