@@ -14,7 +14,7 @@ from rtpipe.api.principal import ANONYMOUS, ROLES, Principal
 from rtpipe.api.request import ConnectRequest, DialRequest, Health, Response, Route
 from rtpipe.api.secret import Secret
 from rtpipe.api.session import Draft, Meter, Session
-from rtpipe.api.store import Store
+from rtpipe.api.store import OverLimit, Reservation, Store, StoreError, UnknownReservation
 from rtpipe.api.tools import Tool, ToolCall
 from rtpipe.api.verdicts import Close, Drop, Hold, Reject, Reply, Verdict, reject
 
@@ -40,20 +40,24 @@ __all__ = [
     "Meter",
     "NoConfig",
     "OnError",
+    "OverLimit",
     "Plugin",
     "Principal",
     "QueueFull",
     "Refused",
     "Reject",
     "Reply",
+    "Reservation",
     "Response",
     "Route",
     "RtpipeError",
     "Secret",
     "Session",
     "Store",
+    "StoreError",
     "Tool",
     "ToolCall",
+    "UnknownReservation",
     "UnreadableEvent",
     "Verdict",
     "facts",

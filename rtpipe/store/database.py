@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-from rtpipe.store.errors import StoreError
+from rtpipe.api.store import StoreError
 
 SCHEMA_VERSION = 1
 BUSY_S = 2.0  # how long SQLite waits for another process's lock

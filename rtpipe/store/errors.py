@@ -1,7 +1,9 @@
-"""What a store raises."""
+"""What went wrong with the file, in words an operator can act on."""
 
 import sqlite3
 from pathlib import Path
+
+from rtpipe.api.store import StoreError
 
 _FULL = "free space on that disk"
 _DENIED = "make the file and its directory writable for the user rtpipe runs as"
@@ -19,39 +21,6 @@ _TODO = {
     sqlite3.SQLITE_BUSY: _HELD,
     sqlite3.SQLITE_LOCKED: _HELD,
 }
-
-
-class StoreError(Exception):
-    """The store cannot do its work; the text is one line: where, what, what to do.
-
-    Whether the failed call took effect is not known: a commit that the disk refused may still be found
-    after a restart. Never in doubt is the other side: what returned without an error is on the disk.
-    """
-
-    def __init__(self, path: Path, what: str, todo: str) -> None:
-        super().__init__(f"{path}: {what}; {todo}")
-        self.path = path
-        self.what = what
-        self.todo = todo
-
-
-class OverLimit(Exception):
-    """A reservation would carry a counter past its limit; nothing was reserved on any counter."""
-
-    def __init__(self, key: str, limit: int, total: int, amount: int) -> None:
-        super().__init__(f"{key}: {total} + {amount} is over the limit of {limit}")
-        self.key = key
-        self.limit = limit
-        self.total = total
-        self.amount = amount
-
-
-class UnknownReservation(LookupError):
-    """No reservation has this id: it was never made, or it is settled and forgotten (an hour later)."""
-
-    def __init__(self, id: str) -> None:
-        super().__init__(f"no reservation {id!r}")
-        self.id = id
 
 
 def explain(path: Path, cause: Exception) -> StoreError:

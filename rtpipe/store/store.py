@@ -6,8 +6,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from rtpipe.api.store import Reservation
 from rtpipe.store import tables
-from rtpipe.store.tables import MAX_NAME_BYTES, MAX_VALUE_BYTES, Reservation
+from rtpipe.store.tables import MAX_NAME_BYTES, MAX_VALUE_BYTES
 from rtpipe.store.writer import Writer
 
 _NEVER: Mapping[str, float] = {}

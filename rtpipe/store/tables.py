@@ -8,24 +8,13 @@ import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rtpipe.store.errors import OverLimit, UnknownReservation
+from rtpipe.api.store import OverLimit, Reservation, UnknownReservation
 
 MAX_NAME_BYTES = 512  # of a namespace, a key, an id or a note, as UTF-8
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 SETTLED_KEPT_S = 3600.0  # how long a settled id is known, so that a repeated settle is harmless
 MAX_LISTED = 1000  # rows of one answer
 _SWEEP_ROWS = 500  # of each table at once, so that a sweep never keeps a call waiting long
-
-
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """An open reservation: `amount` counts on each of `keys` until it is settled. `made_at` is wall-clock."""
-
-    id: str
-    amount: int
-    keys: tuple[str, ...]
-    note: str
-    made_at: float
 
 
 @dataclass(slots=True)

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import trio
 
+from rtpipe.api.store import StoreError
 from rtpipe.store import database, tables
-from rtpipe.store.errors import StoreError, explain
+from rtpipe.store.errors import explain
 
 WAIT_S = 5.0  # the bound of every call and of close(): a disk may hang, its callers may not
 MAX_WAITING = 10_000
