@@ -80,8 +80,8 @@ def read_client(payload: bytes) -> ClientFrame:
     """Prove that a client frame is an object with exactly one `type`, a string; raises Unreadable otherwise.
 
     Cheap for audio appends: behind a known head, the next quote must begin a known tail. Then the keys of the
-    object are exactly those of head and tail, and msgspec's scan suffices. (Were that quote escaped, the tail's
-    own quotes would be out of step and the text no JSON; so a backslash needs no look of its own.)
+    object are exactly those of head and tail, and msgspec's scan suffices. (Were that quote escaped, the
+    tail's own quotes would be out of step and the text no JSON; so a backslash needs no look of its own.)
     """
     for start in _COMMON_HEADS:
         if payload.startswith(start):
@@ -101,7 +101,7 @@ def read_client(payload: bytes) -> ClientFrame:
             ids = [found for found in (*head.groups(), *end.groups()) if found is not None]
             if len(ids) < 2:
                 _parse(payload)
-                return _APPEND._replace(event_id=ids[0].decode()) if ids else _APPEND
+                return ClientFrame(Client.AUDIO_APPEND, ids[0].decode() if ids else None, None)
     return _read_in_full(payload)
 
 
