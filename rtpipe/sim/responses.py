@@ -149,17 +149,16 @@ class Response:
 
     def _script(self, text: str, spoken: bool) -> Iterator[tuple[str, int | None]]:
         """Deltas of text, each with the index of its sound; words come a little before they sound."""
-        words = re.findall(r"\s*\S+\s*$|\s*\S+|\s+", text)
+        words = re.findall(r"\s*\S+|\s+", text)
         if not spoken:
             yield from ((word, None) for word in words)
             return
         sounds = chunks_of(text, self.request.speed)
+        said = 0
         for sound in range(sounds):
-            first, last = sound * len(words) // sounds, (sound + 1) * len(words) // sounds
-            if sound == 0 or last > first:
-                yield "".join(words[first:last]), sound
-            else:
-                yield "", sound
+            due = math.ceil((sound + 1) * len(words) / sounds)
+            yield "".join(words[said:due]), sound
+            said = due
 
     async def _function_call(self, call: Call, item: Item, where: dict[str, Any]) -> None:
         previous = await self._open(item, where)

@@ -57,10 +57,9 @@ class InputAudioBuffer:
     def append(self, audio: bytes, detection: dict[str, Any] | None) -> Iterator[Detected]:
         """Write audio, yielding what is detected at the moment it is: the buffer then ends exactly there.
         Without detection everything is kept; with it, silence before speech is kept only as padding."""
-        data = self._rest + audio
+        data, self._rest = self._rest + audio, b""
         if detection is None:
             self._write(data)
-            self._rest = b""
             return
         threshold = detection.get("threshold", 0.5) * RMS_SCALE
         padding = detection.get("prefix_padding_ms", 300) * BYTES_PER_MS
@@ -68,7 +67,6 @@ class InputAudioBuffer:
             detection.get("eagerness", ""), 0
         )
         whole = len(data) - len(data) % FRAME_BYTES
-        self._rest = data[whole:]
         for start in range(0, whole, FRAME_BYTES):
             frame = data[start : start + FRAME_BYTES]
             self._write(frame)
@@ -85,6 +83,7 @@ class InputAudioBuffer:
                     yield Detected("stopped", self._written // BYTES_PER_MS)
             else:
                 self._keep(padding)
+        self._rest = data[whole:]
 
     def take(self) -> bytearray:
         """What was written since the last time, for the item that is made of it."""

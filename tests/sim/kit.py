@@ -110,7 +110,8 @@ class Client:
         self.events: list[dict[str, Any]] = []
 
     async def send_text(self, text: str) -> None:
-        await self._outgoing.send(text)
+        with trio.fail_after(600):
+            await self._outgoing.send(text)
 
     async def send(self, kind: str, **fields: Any) -> None:
         await self.send_text(msgspec.json.encode({"type": kind, **fields}).decode())
@@ -170,10 +171,13 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(*, model: str = DEFAULT_MODEL, **options: Any) -> AsyncIterator[Client]:
-    """A client whose session.created has been read. Nothing waits, unless a pace is given."""
+async def connected(
+    *, model: str = DEFAULT_MODEL, buffer: float = math.inf, **options: Any
+) -> AsyncIterator[Client]:
+    """A client whose session.created has been read. Nothing waits, unless a pace is given. `buffer`: how many
+    events the model may send before they are read."""
     to_sim, from_client = trio.open_memory_channel[str](0)
-    to_client, from_sim = trio.open_memory_channel[str](0)
+    to_client, from_sim = trio.open_memory_channel[str](buffer)
     async with trio.open_nursery() as nursery:
         chosen = SimOptions(**{"pace": 0, "seed": 7, **options})
 

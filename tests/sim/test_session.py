@@ -253,7 +253,7 @@ async def test_a_seed_makes_every_run_the_same(autojump_clock: Any) -> None:
 
 
 async def test_a_client_that_does_not_read_stops_the_model(autojump_clock: Any) -> None:
-    async with connected() as client:
+    async with connected(buffer=0) as client:
         await client.user("hello")
         await client.send("response.create")
         await trio.sleep(1000)
