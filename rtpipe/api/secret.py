@@ -28,10 +28,9 @@ class Secret(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 text = place.read_text().strip()
             except FileNotFoundError:
                 continue
-            except OSError as exc:
-                raise ConfigError(f"secret file {place} cannot be read ({exc.strerror})") from None
-            except UnicodeDecodeError:
-                raise ConfigError(f"secret file {place} is not UTF-8 text") from None
+            except (OSError, ValueError) as exc:  # ValueError: not text, or no possible file name
+                why = exc.strerror if isinstance(exc, OSError) else type(exc).__name__
+                raise ConfigError(f"secret file {str(place)!r} cannot be read ({why})") from None
             if text:
                 return text
         if self.env and (text := os.environ.get(self.env, "").strip()):

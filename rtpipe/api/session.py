@@ -108,8 +108,12 @@ class Session(Protocol[StateT_co]):
         """
         ...
 
-    def release(self, key: str) -> None:
-        """Let the events held under *key* go on, as soon as the ordering table allows."""
+    def release(self, key: str) -> bool:
+        """Let the events held under *key* go on, as soon as the ordering table allows.
+
+        They go on behind this stage, which is not asked again. Returns whether anything was held: False
+        when the host has given it up meanwhile.
+        """
         ...
 
     def drop_held(self, key: str, reason: str, *, ours: bool = False) -> None:

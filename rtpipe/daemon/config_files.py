@@ -24,14 +24,17 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _TOMLLIB_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z")
 
 
-def find(path: Path | None) -> Path:
-    """The file to read: *path*, else ``$RTPIPE_CONFIG``, else ``/etc/rtpipe/rtpipe.toml``."""
-    if path is not None:
-        return path
+def standing() -> Path | None:
+    """The configuration of this machine or environment, if there is one."""
     if named := os.environ.get(ENVIRONMENT):
         return Path(named)
-    if SYSTEM_FILE.exists():
-        return SYSTEM_FILE
+    return SYSTEM_FILE if SYSTEM_FILE.exists() else None
+
+
+def find(path: Path | None) -> Path:
+    """The file to read: *path*, else ``$RTPIPE_CONFIG``, else ``/etc/rtpipe/rtpipe.toml``."""
+    if (found := path or standing()) is not None:
+        return found
     raise ConfigError(
         f"no configuration: give --config FILE, set {ENVIRONMENT}, or write {SYSTEM_FILE} "
         "(`rtpipe sample` prints one to start from)"
@@ -147,7 +150,11 @@ def drop_ins(path: Path) -> list[Path]:
 
 def read(path: Path) -> Document:
     """Read one TOML file. Raises ``ConfigError`` with one line."""
-    text = _text(path)
+    return parse(path, _text(path))
+
+
+def parse(path: Path, text: str) -> Document:
+    """*text*, as if it stood in the file *path*. Raises ``ConfigError`` with one line."""
     return Document(path, text, _parse(path, text))
 
 

@@ -94,6 +94,11 @@ def load(path: Path | None) -> Loaded:
     return build(config_files.read_all(config_files.find(path)))
 
 
+def from_text(text: str, name: str) -> Loaded:
+    """Load a configuration that stands in no file; *name* stands for it in errors. Raises ``ConfigError``."""
+    return build(Sources([config_files.parse(Path(name), text)]))
+
+
 def build(sources: Sources) -> Loaded:
     """Judge what was read. Raises ``ConfigError``."""
     _refuse_later(sources)
@@ -113,13 +118,16 @@ def build(sources: Sources) -> Loaded:
     )
 
 
-def check_secrets(loaded: Loaded, plugin_configs: Mapping[str, object] | None = None) -> None:
+def check_secrets(
+    loaded: Loaded, plugin_configs: Mapping[str, object] | None = None, *, upstreams: bool = True
+) -> None:
     """See that every secret referred to is there.
 
-    *plugin_configs* are the stages' Configs by the stage's name. Raises ``ConfigError`` for the first
+    *plugin_configs* are the stages' Configs by the stage's name; without *upstreams* only those count, as
+    when a simulated model takes the upstreams' place. Raises ``ConfigError`` for the first
     secret that is missing; the secrets themselves are not kept.
     """
-    found = list(_secrets(loaded.config, ()))
+    found = list(_secrets(loaded.config, ())) if upstreams else []
     for stage, config in (plugin_configs or {}).items():
         found += _secrets(config, ("plugins", stage))
     for path, secret in found:

@@ -149,11 +149,16 @@ class Lane:
         """Events in hold queues."""
         return sum(len(queue) for queue in self._queues.values())
 
-    def release(self, key: str, step: int) -> None:
-        """Let what a stage holds under *key* go on, as far as the ordering table allows."""
+    def release(self, key: str, step: int) -> bool:
+        """Let what a stage holds under *key* go on, as far as the ordering table allows.
+
+        Returns whether anything was held.
+        """
         queue = self._queues.get(step)
-        if queue is not None and queue.release(key):
-            self.do(lambda: self._drain(step))
+        if queue is None or not queue.release(key):
+            return False
+        self.do(lambda: self._drain(step))
+        return True
 
     def drop_held(self, key: str, step: int, stage: str, drop: Drop) -> None:
         """Drop what a stage holds under *key*; what waited behind it goes on."""

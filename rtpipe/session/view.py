@@ -67,9 +67,11 @@ class StageView:
         start = 0 if whole_chain else self._step(direction) + 1
         return self._session.send(direction, event, start)
 
-    def release(self, key: str) -> None:
-        for direction in (UPSTREAM, DOWNSTREAM):
-            self._session.lane(direction).release(key, self._step(direction))
+    def release(self, key: str) -> bool:
+        # A list, not a generator: the other direction is released too when the first held something.
+        return any(
+            [self._session.lane(each).release(key, self._step(each)) for each in (UPSTREAM, DOWNSTREAM)]
+        )
 
     def drop_held(self, key: str, reason: str, *, ours: bool = False) -> None:
         for direction in (UPSTREAM, DOWNSTREAM):

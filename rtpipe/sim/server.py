@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping
-from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -79,7 +78,9 @@ async def _answer(request: trio_websocket.WebSocketRequest, options: SimOptions,
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
     if options.refuse:
         status, refusal_headers = options.refuse
-        await _reject(request, status, error_object(None, HTTPStatus(status).phrase), refusal_headers)
+        await _reject(
+            request, status, error_object(None, f"Refused with HTTP {status}, as told to."), refusal_headers
+        )
         return
     if options.api_keys is not None and _key(headers, request.proposed_subprotocols) not in options.api_keys:
         await _reject(request, 401, error_object("invalid_api_key", "Incorrect API key provided."), {})
@@ -130,9 +131,10 @@ async def _reject(
     error: dict[str, object],
     headers: Mapping[str, str],
 ) -> None:
-    sent = [("content-type", "application/json"), *headers.items()]
+    body = msgspec.json.encode({"error": error})
+    sent = [("content-type", "application/json"), ("content-length", str(len(body))), *headers.items()]
     await request.reject(
         status,
         extra_headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent],
-        body=msgspec.json.encode({"error": error}),
+        body=body,
     )

@@ -21,6 +21,11 @@ class Store:
         self._writer = writer
 
     @classmethod
+    def at(cls, path: str | Path, *, now: Callable[[], float] = time.time) -> Self:
+        """The store in that file, which is not touched before somebody uses it; else as ``open``."""
+        return cls(Writer(Path(path), now))
+
+    @classmethod
     async def open(cls, path: str | Path, *, now: Callable[[], float] = time.time) -> Self:
         """Opens or creates the file (0600, missing directories 0700). `now` is the wall clock, in seconds.
 

@@ -48,6 +48,7 @@ async def serve(
     nursery: trio.Nursery | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     write_deadline_s: float = WRITE_DEADLINE_S,
+    head_deadline_s: float = HEAD_DEADLINE_S,
 ) -> NoReturn:
     """Call `handler` with each request, until cancelled; then the listeners are closed.
 
@@ -58,7 +59,7 @@ async def serve(
     new_exchange = partial(Exchange, max_message_bytes=max_message_bytes, write_deadline_s=write_deadline_s)
     async with trio.open_nursery() as accepting:
         for listener in listeners:
-            converse = partial(_converse, new_exchange, handler)
+            converse = partial(_converse, new_exchange, handler, head_deadline_s)
             accepting.start_soon(_accept, listener, converse, nursery or accepting)
     raise AssertionError("accepting ends by cancellation alone")
 
@@ -80,12 +81,16 @@ async def _accept(listener: Listener, converse: _Converse, nursery: trio.Nursery
 
 
 async def _converse(
-    new_exchange: Callable[..., Exchange], handler: Handler, stream: trio.SocketStream, name: str
+    new_exchange: Callable[..., Exchange],
+    handler: Handler,
+    head_deadline_s: float,
+    stream: trio.SocketStream,
+    name: str,
 ) -> None:
     """From the accepted socket to its end; no error leaves."""
     try:
         peer = _peer(stream, name)
-        exchange = await _read_request(new_exchange, stream, peer)
+        exchange = await _read_request(new_exchange, stream, peer, head_deadline_s)
         if exchange is not None:
             await _handle(exchange, handler)
     except* Exception as errors:
@@ -95,12 +100,12 @@ async def _converse(
 
 
 async def _read_request(
-    new_exchange: Callable[..., Exchange], stream: trio.abc.Stream, peer: Peer
+    new_exchange: Callable[..., Exchange], stream: trio.abc.Stream, peer: Peer, head_deadline_s: float
 ) -> Exchange | None:
     """None when the client left, or had to be refused already."""
     parser = server_side()
     try:
-        with trio.fail_after(HEAD_DEADLINE_S):
+        with trio.fail_after(head_deadline_s):
             request = await read_head(stream, parser, peer)
     except trio.TooSlowError:
         refusal = RequestRefused(408, "request_timeout", "The request head did not come in time.")

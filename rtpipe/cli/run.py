@@ -1,0 +1,71 @@
+"""``rtpipe run``: the daemon."""
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rtpipe.cli import options
+from rtpipe.cli.output import complain
+from rtpipe.daemon.config_files import standing
+from rtpipe.daemon.config_load import Loaded, from_text, load
+
+if TYPE_CHECKING:
+    from rtpipe.daemon.daemon import Ready
+
+NAME = "run"
+HELP = "run the daemon until it is told to stop"
+
+
+# What `run --sim` serves where nobody has written a configuration: this machine alone can reach it.
+TRIAL = """
+[[listen]]
+address = "127.0.0.1:8787"
+open = true
+
+[[upstream]]
+name = "sim"
+kind = "sim"
+url = "ws://127.0.0.1/v1/realtime"
+default_model = "gpt-realtime-2.1"
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    options.config(parser)
+    parser.add_argument(
+        "--sim",
+        action="store_true",
+        help="with a simulated model instead of the configured upstreams; without a configuration, on "
+        "127.0.0.1:8787 for everybody on this machine",
+    )
+    parser.add_argument(
+        "--sim-pace",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="how fast the simulated model speaks: 1 in real time, 0 without waiting (default: %(default)g)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    import trio
+
+    from rtpipe.daemon import daemon, logs
+
+    loaded = _load(args)
+    logs.set_up(loaded.config.log.level)
+    for warning in loaded.warnings:
+        complain(f"warning: {warning}")
+    trio.run(partial(daemon.run, loaded, sim_pace=args.sim_pace if args.sim else None, ready=_say_ready))
+    return 0
+
+
+def _load(args: argparse.Namespace) -> Loaded:
+    if args.sim and args.config is None and standing() is None:
+        return from_text(TRIAL, "the trial configuration")
+    return load(args.config)
+
+
+def _say_ready(ready: "Ready") -> None:
+    stages = " · ".join(stage.name for stage in ready.process.chain.stages) or "(no stages)"
+    print(f"rtpipe: ready at {' '.join(ready.addresses)} with chain {stages}", flush=True)

@@ -1,0 +1,92 @@
+"""What the parts of the daemon share: configuration, chain, guard, and the sessions in service."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from rtpipe.api.errors import Refused
+from rtpipe.api.facts import Fact
+from rtpipe.chain.compile import Chain
+from rtpipe.chain.guard import Guard
+from rtpipe.daemon.config import Config, Listen, Upstream
+from rtpipe.daemon.logs import log_fact
+from rtpipe.session.closing import Ending
+from rtpipe.session.limits import SessionLimits
+from rtpipe.session.session import Session
+from rtpipe.session.watch import Watchers
+from rtpipe.transport.exchange import Exchange
+
+
+@dataclass(slots=True)
+class Process:
+    """One running daemon."""
+
+    config: Config
+    guard: Guard
+    chain: Chain
+    upstreams: Sequence[Upstream]
+    watchers: Watchers
+    sessions: dict[str, Session] = field(default_factory=dict)
+    stopping: bool = False
+    _admitted: int = 0
+    _emptied: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def session_limits(self) -> SessionLimits:
+        limits = self.config.limits
+        return SessionLimits(
+            hold_bytes=limits.hold_bytes,
+            hold_age_s=limits.hold_age_s,
+            inject_events=limits.inject_events,
+            watch_events=limits.watch_events,
+        )
+
+    def listener(self, exchange: Exchange) -> Listen:
+        """The configuration of the door a request came through."""
+        name = exchange.request.peer.listener
+        return next(listener for listener in self.config.listen if listener.name == name)
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """Count somebody in, from the handshake on. Raises ``Refused`` when no more are taken."""
+        if self.stopping:
+            raise Refused(503, "shutting_down", "The gateway is shutting down; try again in a moment.")
+        if self._admitted >= self.config.limits.max_sessions:
+            raise Refused(
+                503, "too_many_sessions", "The gateway is full; try again later.", {"Retry-After": "5"}
+            )
+        self._admitted += 1
+        try:
+            yield
+        finally:
+            self._admitted -= 1
+
+    @contextmanager
+    def registered(self, session: Session) -> Iterator[None]:
+        """Count a session as in service."""
+        self.sessions[session.id] = session
+        try:
+            yield
+        finally:
+            del self.sessions[session.id]
+            if not self.sessions:
+                self._emptied.set()
+
+    async def empty(self) -> None:
+        """Wait until no session is left."""
+        while self.sessions:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def end_sessions(self, ending: Ending) -> None:
+        """Tell every session to end."""
+        for session in self.sessions.values():
+            session.end(ending)
+
+    def record(self, fact: Fact) -> None:
+        """A fact that belongs to no session."""
+        log_fact(fact)
+        for call in self.chain.calls("fact"):
+            self.watchers.show(call, None, fact)
