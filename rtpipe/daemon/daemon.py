@@ -17,6 +17,7 @@ from rtpipe.chain.guard import Guard
 from rtpipe.chain.instances import Services, StageSpec
 from rtpipe.daemon.config import Upstream
 from rtpipe.daemon.config_load import Loaded, check_doors, check_secrets
+from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.routes import Routes
 from rtpipe.session.closing import Ending
@@ -39,17 +40,23 @@ class Ready:
 
 
 async def run(
-    loaded: Loaded, *, sim_pace: float | None = None, ready: Callable[[Ready], None] = lambda _: None
+    loaded: Loaded,
+    *,
+    sim_pace: float | None = None,
+    ready: Callable[[Ready], None] = lambda _: None,
+    observer: Callable[[Fact], None] = log_fact,
 ) -> None:
     """Serve until SIGTERM, SIGINT, or cancellation.
 
     *sim_pace*: dial a simulated model of our own, which speaks so many times as fast as real time (0: never
-    waits), instead of the configured upstreams. Raises ``ConfigError`` for whatever keeps it from starting.
+    waits), instead of the configured upstreams. *observer* is shown every fact.
+
+    Raises ``ConfigError`` for whatever keeps it from starting.
     """
     specs = _specs(loaded, secrets_of_upstreams=sim_pace is None)
     failure: ConfigError | None = None
     try:
-        await _run(loaded, specs, sim_pace, ready)
+        await _run(loaded, specs, sim_pace, ready, observer)
     except* ConfigError as group:
         failure = _first(group)
     if failure is not None:
@@ -57,7 +64,11 @@ async def run(
 
 
 async def _run(
-    loaded: Loaded, specs: Sequence[StageSpec], sim_pace: float | None, ready: Callable[[Ready], None]
+    loaded: Loaded,
+    specs: Sequence[StageSpec],
+    sim_pace: float | None,
+    ready: Callable[[Ready], None],
+    observer: Callable[[Fact], None],
 ) -> None:
     guard = Guard()
     watchers = Watchers(guard, loaded.config.limits.watch_events)
@@ -78,7 +89,7 @@ async def _run(
         upstreams = loaded.config.upstream
         if sim_pace is not None:
             upstreams = (await _simulated(background, sim_pace, upstreams),)
-        process = Process(loaded.config, guard, chain, upstreams, watchers)
+        process = Process(loaded.config, guard, chain, upstreams, watchers, observer=observer)
         background.start_soon(watchers.run)
         await instances.start(chain, guard)
         try:

@@ -13,7 +13,6 @@ from rtpipe.api.principal import ANONYMOUS, Principal
 from rtpipe.api.request import ConnectRequest
 from rtpipe.daemon import refusals
 from rtpipe.daemon.config import Listen
-from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.upstreams import TRANSCRIPTION, choose, dial_request, dial_upstream
 from rtpipe.protocol import events
@@ -87,7 +86,7 @@ async def _establish(
             nursery,
             limits=process.session_limits,
             session_type=TRANSCRIPTION if intent == TRANSCRIPTION else "realtime",
-            observer=log_fact,
+            observer=process.observer,
         )
         sessions.append(session)
         await session.open()

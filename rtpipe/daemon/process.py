@@ -1,6 +1,6 @@
 """What the parts of the daemon share: configuration, chain, guard, and the sessions in service."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -30,6 +30,8 @@ class Process:
     watchers: Watchers
     sessions: dict[str, Session] = field(default_factory=dict)
     stopping: bool = False
+    observer: Callable[[Fact], None] = log_fact
+    """Is shown every fact, besides the stages."""
     _admitted: int = 0
     _emptied: trio.Event = field(default_factory=trio.Event)
 
@@ -87,6 +89,6 @@ class Process:
 
     def record(self, fact: Fact) -> None:
         """A fact that belongs to no session."""
-        log_fact(fact)
+        self.observer(fact)
         for call in self.chain.calls("fact"):
             self.watchers.show(call, None, fact)

@@ -1,0 +1,47 @@
+# `make demo` shows it working, `make test` proves it. Both set up what they need in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PLUGINS := $(sort $(wildcard plugins/rtpipe-*))
+
+.PHONY: help demo test lint types imports unit generate wheels clean
+
+help:
+	@echo "make demo      run the daemon with a simulated model and one conversation through it"
+	@echo "make test      every check there is: lint, types, layers, tests, freshness of generated files"
+	@echo "make generate  rewrite the generated parts of config/ and the documentation"
+	@echo "make wheels    build host and plugins, and install them into an empty environment"
+
+demo: .venv/ready
+	$(BIN)/rtpipe demo --config config/demo.toml
+
+test: lint types imports unit
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/ready
+	$(BIN)/mypy
+	$(BIN)/mypy $(foreach plugin,$(PLUGINS),$(wildcard $(plugin)/rtpipe_*))
+
+imports: .venv/ready
+	$(BIN)/lint-imports
+
+unit: .venv/ready
+	$(BIN)/python -m pytest
+
+generate: .venv/ready
+	$(BIN)/python -m tests.refresh
+
+wheels: .venv/ready
+	tests/wheels.sh
+
+.venv/ready: pyproject.toml $(PLUGINS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "rtpipe needs Python 3.11 or later: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[standard,dev]' $(PLUGINS:%=--editable %)
+	touch $@
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
