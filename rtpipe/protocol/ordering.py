@@ -40,17 +40,14 @@ TABLE: Final[dict[Direction, tuple[Row, ...]]] = {
     DOWNSTREAM: (
         Row("session", ("session.*",), frozenset({"session"})),
         Row(
-            "notices",
-            (
-                Server.ERROR,
-                Server.RATE_LIMITS_UPDATED,
-                Server.SPEECH_STARTED,
-                Server.SPEECH_STOPPED,
-                Server.TIMEOUT_TRIGGERED,
-                "conversation.item.input_audio_transcription.*",
-            ),
-            frozenset(),
+            "speech",
+            (Server.SPEECH_STARTED, Server.SPEECH_STOPPED, Server.TIMEOUT_TRIGGERED),
+            frozenset({"speech"}),
         ),
+        Row(
+            "transcription", ("conversation.item.input_audio_transcription.*",), frozenset({"transcription"})
+        ),
+        Row("notices", (Server.ERROR, Server.RATE_LIMITS_UPDATED), frozenset()),
         Row("conversation", (), frozenset({"conversation"})),
     ),
 }
