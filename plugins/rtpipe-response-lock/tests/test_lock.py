@@ -1,0 +1,591 @@
+"""Which create goes up when."""
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+
+from rtpipe import Drop, Event, Plugin, Session, facts, on_client, on_server, reject
+from rtpipe.session.limits import SessionLimits
+from rtpipe.testing import ChainHarness, TranscriptError, play
+from rtpipe_response_lock import ResponseLock
+
+LOCK = {"response-lock": ResponseLock}
+
+
+def waits(chain: ChainHarness) -> list[tuple[str, str]]:
+    return [(fact.stage, fact.outcome) for fact in chain.facts if isinstance(fact, facts.Waited)]
+
+
+async def plays(text: str, stages: dict[str, Any] = LOCK, **harness: Any) -> ChainHarness:
+    """Play a transcript; no event may be lost, no hook fail."""
+    async with ChainHarness(stages, **harness) as chain:
+        await play(text, chain)
+        chain.check_fates()
+        assert not chain.guard.failures
+    return chain
+
+
+class Passive(Plugin[None, None]):
+    """A plugin of whose view the test makes use."""
+
+
+class Refuser(Plugin[None, None]):
+    """Refuses the creates and items that say so."""
+
+    @on_client("response.create", "conversation.item.create")
+    def refuse(self, session: Session[None], event: Event) -> Any:
+        match (event.data.get("response") or event.data.get("item") or {}).get("metadata"):
+            case {"do": "reject"}:
+                return reject(event, "no_money", "You have spent it all.")
+            case {"do": "drop"}:
+                return Drop("I have answered it myself.", ours=True)
+        return None
+
+
+# --- creates that cross
+
+
+async def test_the_second_create_waits_for_the_first_answer() -> None:
+    chain = await plays(
+        """
+        client   -> response.create {"event_id": "a"}
+        upstream <- response.create {"event_id": "a"}
+        # the window is open from here on, not only from response.created
+        client   -> response.create {"event_id": "b"}
+        upstream <- nothing
+        upstream -> response.created {"response": {"id": "r1"}}
+        client   <- response.created
+        upstream <- nothing
+        upstream -> response.done {"response": {"id": "r1", "status": "completed"}}
+        client   <- response.done
+        upstream <- response.create {"event_id": "b"}
+        # a released create has taken the lock at once
+        client   -> response.create {"event_id": "c"}
+        upstream <- nothing
+        upstream -> response.created {"response": {"id": "r2"}}
+        upstream -> response.done {"response": {"id": "r2", "status": "completed"}}
+        client   <- response.created
+        client   <- response.done
+        upstream <- response.create {"event_id": "c"}
+        """
+    )
+    assert waits(chain) == [("response-lock", "released")] * 2
+
+
+async def test_of_ten_creates_exactly_the_next_goes_each_time() -> None:
+    async with ChainHarness(LOCK) as chain:
+        for number in range(10):
+            await chain.client.send({"type": "response.create", "event_id": f"c{number}"})
+        for number in range(10):
+            assert [event["event_id"] for event in chain.upstream.take()] == [f"c{number}"]
+            response = {"id": f"r{number}", "conversation_id": "conv"}
+            await chain.upstream.send({"type": "response.created", "response": response})
+            await chain.upstream.send({"type": "response.done", "response": response})
+        assert chain.upstream.take() == []
+        assert chain.client.take_types() == ["response.created", "response.done"] * 10
+        chain.check_fates()
+
+
+async def test_who_waits_by_itself_is_not_delayed_and_not_rewritten() -> None:
+    text = b'{ "type":"response.create" , "response":{"x":1.0e2} }'
+    async with ChainHarness(LOCK) as chain:
+        for number in range(3):
+            await chain.client.send(text)
+            assert chain.upstream.payloads.pop() == text
+            await chain.upstream.send({"type": "response.created", "response": {"id": f"r{number}"}})
+            await chain.upstream.send({"type": "response.done", "response": {"id": f"r{number}"}})
+        assert waits(chain) == []
+
+
+@pytest.mark.parametrize("status", ["completed", "cancelled", "incomplete", "failed"])
+async def test_every_way_to_end_lets_the_next_one_go(status: str) -> None:
+    await plays(
+        f"""
+        client   -> response.create
+        client   -> response.create {{"event_id": "b"}}
+        upstream <- response.create
+        upstream -> response.created {{"response": {{"id": "r1"}}}}
+        upstream -> response.done {{"response": {{"id": "r1", "status": "{status}"}}}}
+        client   <- response.created
+        client   <- response.done
+        upstream <- response.create {{"event_id": "b"}}
+        """
+    )
+
+
+async def test_after_a_cancel_a_create_waits_for_the_response_done() -> None:
+    await plays(
+        """
+        client   -> response.create
+        upstream <- response.create
+        upstream -> response.created {"response": {"id": "r1"}}
+        client   <- response.created
+        client   -> response.cancel
+        upstream <- response.cancel
+        client   -> response.create
+        upstream <- nothing
+        upstream -> response.done {"response": {"id": "r1", "status": "cancelled"}}
+        client   <- response.done
+        upstream <- response.create
+        """
+    )
+
+
+# --- responses nobody here asked for, and those that do not count
+
+
+async def test_a_response_to_the_voice_takes_the_lock() -> None:
+    await plays(
+        """
+        upstream -> response.created {"response": {"id": "r1", "conversation_id": "conv"}}
+        client   <- response.created
+        client   -> response.create
+        upstream <- nothing
+        upstream -> response.done {"response": {"id": "r1", "conversation_id": "conv"}}
+        client   <- response.done
+        upstream <- response.create
+        """
+    )
+
+
+@pytest.mark.parametrize("id_", ['{"event_id": "a"}', "{}"])
+async def test_a_create_that_lost_against_the_voice_leaves_the_lock_with_it(id_: str) -> None:
+    refusal = '{"error": {"code": "conversation_already_has_active_response", "event_id": null}}'
+    if "a" in id_:
+        refusal = refusal.replace("null", '"a"')
+    await plays(
+        f"""
+        client   -> response.create {id_}
+        upstream <- response.create {id_}
+        # refused before the response it lost against is announced
+        upstream -> error {refusal}
+        client   <- error
+        client   -> response.create {{"event_id": "b"}}
+        upstream <- nothing
+        upstream -> response.created {{"response": {{"id": "voice"}}}}
+        upstream <- nothing
+        upstream -> response.done {{"response": {{"id": "voice"}}}}
+        client   <- response.created
+        client   <- response.done
+        upstream <- response.create {{"event_id": "b"}}
+        # refused afterwards
+        upstream -> response.created {{"response": {{"id": "voice2"}}}}
+        upstream -> error {refusal}
+        client   <- response.created
+        client   <- error
+        client   -> response.create {{"event_id": "c"}}
+        upstream <- nothing
+        upstream -> response.done {{"response": {{"id": "voice2"}}}}
+        client   <- response.done
+        upstream <- response.create {{"event_id": "c"}}
+        """
+    )
+
+
+async def test_a_free_lock_learns_from_a_refusal_that_a_response_is_active(autojump_clock: Any) -> None:
+    refusal = '{"error": {"code": "conversation_already_has_active_response", "event_id": "other"}}'
+    await plays(
+        f"""
+        upstream -> error {refusal}
+        client   <- error
+        client   -> response.create {{"event_id": "b"}}
+        upstream <- nothing
+        # and does not wait for ever for it to be announced
+        wait 9.9
+        upstream <- nothing
+        wait 0.2
+        upstream <- response.create {{"event_id": "b"}}
+        """
+    )
+
+
+async def test_out_of_band_responses_pass_and_take_nothing() -> None:
+    await plays(
+        """
+        client   -> response.create {"event_id": "o1", "response": {"conversation": "none"}}
+        upstream <- response.create {"event_id": "o1"}
+        client   -> response.create {"event_id": "a"}
+        upstream <- response.create {"event_id": "a"}
+        client   -> response.create {"event_id": "o2", "response": {"conversation": "none"}}
+        upstream <- response.create {"event_id": "o2"}
+        upstream -> response.created {"response": {"id": "o1", "conversation_id": null}}
+        upstream -> response.created {"response": {"id": "r1", "conversation_id": "conv"}}
+        upstream -> response.created {"response": {"id": "o2", "conversation_id": null}}
+        client   <- response.created
+        client   <- response.created
+        client   <- response.created
+        client   -> response.create {"event_id": "b"}
+        upstream -> response.done {"response": {"id": "o1", "conversation_id": null}}
+        upstream -> response.done {"response": {"id": "o2", "conversation_id": null}}
+        client   <- response.done
+        client   <- response.done
+        upstream <- nothing
+        upstream -> response.done {"response": {"id": "r1", "conversation_id": "conv"}}
+        client   <- response.done
+        upstream <- response.create {"event_id": "b"}
+        """
+    )
+
+
+async def test_an_explicit_default_conversation_counts() -> None:
+    await plays(
+        """
+        client   -> response.create {"response": {"conversation": "auto"}}
+        client   -> response.create {"response": {"conversation": "auto"}}
+        upstream <- response.create
+        upstream <- nothing
+        """
+    )
+
+
+async def test_a_response_done_of_another_response_frees_nothing() -> None:
+    await plays(
+        """
+        client   -> response.create
+        client   -> response.create
+        upstream <- response.create
+        upstream -> response.done {"response": {"id": "earlier"}}
+        upstream -> response.created {"response": {"id": "r1"}}
+        upstream -> response.done {"response": {"id": "earlier"}}
+        client   <- response.done
+        client   <- response.created
+        client   <- response.done
+        upstream <- nothing
+        """
+    )
+
+
+async def test_responses_without_an_id_count_too() -> None:
+    await plays(
+        """
+        upstream -> response.created {"response": null}
+        client   -> response.create
+        upstream <- nothing
+        upstream -> response.done
+        client   <- response.created
+        client   <- response.done
+        upstream <- response.create
+        """
+    )
+
+
+# --- what waits behind a held create, and what passes it
+
+
+async def test_order_behind_a_held_create() -> None:
+    await plays(
+        """
+        upstream -> response.created {"response": {"id": "r1"}}
+        client   <- response.created
+        client   -> response.create {"event_id": "b"}
+        client   -> conversation.item.create {"event_id": "i"}
+        client   -> session.update {"event_id": "u", "session": {}}
+        client   -> response.create {"event_id": "o", "response": {"conversation": "none"}}
+        client   -> response.create {"event_id": "c"}
+        client   -> conversation.item.create {"event_id": "j"}
+        upstream <- nothing
+        client   -> response.cancel
+        client   -> conversation.item.truncate {"item_id": "x"}
+        client   -> input_audio_buffer.append {"audio": "AAAA"}
+        upstream <- response.cancel
+        upstream <- conversation.item.truncate
+        upstream <- input_audio_buffer.append
+        upstream <- nothing
+        client   -> input_audio_buffer.commit
+        # an append waits for a commit that waits
+        client   -> input_audio_buffer.append {"audio": "BBBB"}
+        upstream <- nothing
+        upstream -> response.done {"response": {"id": "r1"}}
+        client   <- response.done
+        upstream <- response.create {"event_id": "b"}
+        upstream <- conversation.item.create {"event_id": "i"}
+        upstream <- session.update
+        upstream <- response.create {"event_id": "o"}
+        upstream <- nothing
+        upstream -> response.created {"response": {"id": "r2"}}
+        upstream -> response.done {"response": {"id": "r2"}}
+        client   <- response.created
+        client   <- response.done
+        upstream <- response.create {"event_id": "c"}
+        upstream <- conversation.item.create {"event_id": "j"}
+        upstream <- input_audio_buffer.commit
+        upstream <- input_audio_buffer.append {"audio": "BBBB"}
+        """
+    )
+
+
+async def test_a_create_of_a_stage_before_it_waits_too_and_its_refusal_frees() -> None:
+    async with ChainHarness({"asker": Passive, **LOCK}) as chain:
+        asker = chain.session.view("asker")
+        first = asker.send_upstream(Event({"type": "response.create"}))
+        await chain.client.send({"type": "response.create", "event_id": "b"})
+        second = asker.send_upstream(Event({"type": "response.create"}))
+        await chain.settle()
+        assert [event["event_id"] for event in chain.upstream.take()] == [first]
+        await chain.upstream.send({"type": "error", "error": {"code": "invalid_value", "event_id": first}})
+        assert [event["event_id"] for event in chain.upstream.take()] == ["b"]
+        await chain.upstream.send({"type": "error", "error": {"code": "invalid_value", "event_id": "b"}})
+        assert [event["event_id"] for event in chain.upstream.take()] == [second]
+        assert [event["error"]["event_id"] for event in chain.client.take()] == ["b"]
+        chain.check_fates()
+
+
+async def test_a_create_of_a_later_stage_passes_it_and_is_noticed_when_it_runs() -> None:
+    async with ChainHarness({**LOCK, "asker": Passive}) as chain:
+        chain.session.view("asker").send_upstream(Event({"type": "response.create"}))
+        await chain.settle()
+        (create,) = chain.upstream.take()
+        await chain.upstream.send(
+            {"type": "response.created", "response": {"id": "r1", "metadata": create["response"]["metadata"]}}
+        )
+        await chain.client.send({"type": "response.create"})
+        assert chain.upstream.take() == []
+        await chain.upstream.send({"type": "response.done", "response": {"id": "r1"}})
+        assert chain.upstream.take_types() == ["response.create"]
+
+
+# --- refusals
+
+
+async def refused(create: str, error: str, next_: str = "goes") -> None:
+    """Play an error while the create is in flight: does the next one go?"""
+    await plays(
+        f"""
+        client   -> response.create {create}
+        client   -> response.create {{"event_id": "next"}}
+        upstream <- response.create
+        upstream -> error {error}
+        client   <- error
+        {'upstream <- response.create {"event_id": "next"}' if next_ == "goes" else "upstream <- nothing"}
+        """
+    )
+
+
+@pytest.mark.parametrize(
+    ("create", "error"),
+    [
+        ('{"event_id": "a"}', '{"error": {"code": "invalid_value", "event_id": "a"}}'),
+        ("", '{"error": {"code": "unknown_parameter", "param": "response.foo"}}'),
+        ("", '{"error": {"code": "invalid_value", "param": "response", "event_id": null}}'),
+        ("", '{"error": {"code": "invalid_value", "param": "response[0]"}}'),
+    ],
+)
+async def test_a_refused_create_lets_the_next_one_go(create: str, error: str) -> None:
+    await refused(create, error)
+
+
+@pytest.mark.parametrize(
+    ("create", "error"),
+    [
+        ('{"event_id": "a"}', '{"error": {"code": "invalid_value", "event_id": "b"}}'),
+        ('{"event_id": "a"}', '{"error": {"code": "invalid_value", "param": "response.foo"}}'),
+        ("", '{"error": {"code": "invalid_value", "param": "response.foo", "event_id": "b"}}'),
+        ("", '{"error": {"code": "response_cancel_not_active", "param": "response_id"}}'),
+        ("", '{"error": {"code": "invalid_value", "param": "item.id"}}'),
+        ("", '{"error": {"code": "input_audio_buffer_commit_empty"}}'),
+        ("", '{"error": "nonsense"}'),
+    ],
+)
+async def test_an_error_about_something_else_does_not(create: str, error: str) -> None:
+    await refused(create, error, "waits")
+
+
+async def test_an_error_about_a_create_whose_response_runs_frees_nothing() -> None:
+    await plays(
+        """
+        client   -> response.create {"event_id": "a"}
+        client   -> response.create
+        upstream <- response.create
+        upstream -> response.created {"response": {"id": "r1"}}
+        upstream -> error {"error": {"code": "server_error", "event_id": "a"}}
+        client   <- response.created
+        client   <- error
+        upstream <- nothing
+        """
+    )
+
+
+@pytest.mark.parametrize("id_", ["", '"event_id": "a", '])
+async def test_a_create_that_a_later_stage_refuses_lets_the_next_one_go(id_: str) -> None:
+    await plays(
+        f"""
+        client   -> response.create {{{id_}"response": {{"metadata": {{"do": "reject"}}}}}}
+        client   <- error {{"error": {{"code": "no_money"}}}}
+        client   -> response.create {{"event_id": "b"}}
+        upstream <- response.create {{"event_id": "b"}}
+        # the same, when it had to wait before it was refused
+        client   -> response.create {{{id_}"response": {{"metadata": {{"do": "reject"}}}}}}
+        client   -> response.create {{"event_id": "c"}}
+        client   <- nothing
+        upstream -> response.created {{"response": {{"id": "r1"}}}}
+        upstream -> response.done {{"response": {{"id": "r1"}}}}
+        client   <- response.created
+        client   <- response.done
+        client   <- error {{"error": {{"code": "no_money"}}}}
+        upstream <- response.create {{"event_id": "c"}}
+        """,
+        {**LOCK, "refuser": Refuser},
+    )
+
+
+async def test_a_later_stage_that_refuses_something_else_frees_nothing() -> None:
+    await plays(
+        """
+        client   -> response.create
+        upstream <- response.create
+        client   -> conversation.item.create {"item": {"metadata": {"do": "reject"}}}
+        client   <- error {"error": {"code": "no_money"}}
+        client   -> response.create
+        upstream <- nothing
+        """,
+        {**LOCK, "refuser": Refuser},
+    )
+
+
+# --- creates that are lost, and creates that are given up
+
+SWALLOWED = """
+    client   -> response.create {"response": {"metadata": {"do": "drop"}}}
+    client   -> response.create {"event_id": "b"}
+    upstream <- nothing
+"""
+
+
+async def test_a_create_that_vanishes_is_waited_for_only_so_long(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    stages = {**LOCK, "refuser": Refuser}
+    caplog.set_level(logging.WARNING)
+    await plays(
+        f"""
+        {SWALLOWED}
+        wait 9.9
+        upstream <- nothing
+        wait 0.2
+        upstream <- response.create {{"event_id": "b"}}
+        # b is lost as well: its time begins when it goes up
+        client   -> response.create {{"event_id": "c"}}
+        wait 9.7
+        upstream <- nothing
+        wait 0.4
+        upstream <- response.create {{"event_id": "c"}}
+        # nothing waits: the lock is free after the time
+        wait 10
+        client   -> response.create {{"event_id": "d"}}
+        upstream <- response.create {{"event_id": "d"}}
+        """,
+        stages,
+    )
+    (record,) = caplog.records
+    assert "response-lock: no response.created came within 10 s" in record.getMessage()
+
+
+async def test_created_timeout_s(autojump_clock: Any) -> None:
+    text = f"""
+        {SWALLOWED}
+        wait 1.9
+        upstream <- nothing
+        wait 0.2
+        upstream <- response.create {{"event_id": "b"}}
+    """
+    options = {"created_timeout_s": 2}
+    await plays(text, {"response-lock": (ResponseLock, options), "refuser": Refuser})
+    with pytest.RaisesGroup(TranscriptError, flatten_subgroups=True):
+        await plays(text, {**LOCK, "refuser": Refuser})
+
+
+async def test_the_time_limit_is_for_the_beginning_of_a_response_not_for_its_end(autojump_clock: Any) -> None:
+    await plays(
+        """
+        client   -> response.create
+        upstream <- response.create
+        wait 9
+        upstream -> response.created {"response": {"id": "r1"}}
+        client   <- response.created
+        wait 5
+        client   -> response.create
+        wait 20
+        upstream <- nothing
+        upstream -> response.done {"response": {"id": "r1"}}
+        client   <- response.done
+        upstream <- response.create
+        """
+    )
+
+
+async def test_a_create_the_host_gave_up_leaves_the_lock_free(autojump_clock: Any) -> None:
+    chain = await plays(
+        """
+        upstream -> response.created {"response": {"id": "r1"}}
+        client   <- response.created
+        client   -> response.create {"event_id": "b"}
+        client   -> conversation.item.create {"event_id": "i"}
+        wait 2
+        client   -> response.create {"event_id": "c"}
+        wait 4
+        client   <- error {"error": {"code": "event_dropped", "event_id": "b"}}
+        upstream <- conversation.item.create {"event_id": "i"}
+        # the next one begins its own time, and is given up too
+        wait 6
+        client   <- error {"error": {"code": "event_dropped", "event_id": "c"}}
+        upstream -> response.done {"response": {"id": "r1"}}
+        client   <- response.done
+        client   -> response.create {"event_id": "d"}
+        upstream <- response.create {"event_id": "d"}
+        """,
+        limits=SessionLimits(hold_age_s=5),
+    )
+    assert waits(chain) == [("response-lock", "expired")] * 2
+
+
+# --- the rest of its life
+
+
+async def test_a_replaced_upstream_ends_the_response_that_ran() -> None:
+    greeting = {"type": "session.created", "session": {"id": "s"}}
+    async with ChainHarness(LOCK) as chain:
+        await chain.upstream.send(greeting)
+        await chain.upstream.send({"type": "response.created", "response": {"id": "r1"}})
+        await chain.client.send({"type": "response.create", "event_id": "b"})
+        await chain.client.send({"type": "response.create", "event_id": "c"})
+        assert chain.upstream.take() == []
+        await chain.replace_upstream("the answer was cut")
+        assert [event["event_id"] for event in chain.upstream.take()] == ["b"]
+        await chain.upstream.send(greeting)
+        # what was asked for and has not begun may still be answered: it keeps the lock
+        await chain.replace_upstream("nothing")
+        assert chain.upstream.take() == []
+        await chain.upstream.send({"type": "response.created", "response": {"id": "r2"}})
+        await chain.upstream.send({"type": "response.done", "response": {"id": "r2"}})
+        assert [event["event_id"] for event in chain.upstream.take()] == ["c"]
+
+
+async def test_sessions_of_one_instance_have_locks_of_their_own() -> None:
+    async with ChainHarness(LOCK) as one, ChainHarness(LOCK) as other:
+        for chain in (one, other):
+            await chain.client.send({"type": "response.create"})
+            assert chain.upstream.take_types() == ["response.create"]
+        assert one.state("response-lock") is not other.state("response-lock")
+
+
+class Blind(ResponseLock):
+    @on_client("response.create")
+    def take_or_hold(self, session: Any, event: Event) -> Any:
+        raise RuntimeError("broken")
+
+    @on_server("response.done")
+    async def pass_on_when_done(self, session: Any, event: Event) -> Any:
+        await trio.sleep_forever()
+
+
+async def test_a_broken_lock_lets_everything_pass(autojump_clock: Any, caplog: Any) -> None:
+    async with ChainHarness({"response-lock": Blind}) as chain:
+        for _ in range(2):
+            await chain.client.send({"type": "response.create"})
+        assert chain.upstream.take_types() == ["response.create"] * 2
+        await chain.upstream.send({"type": "response.done", "response": {"id": "r1"}})
+        await trio.sleep(1)
+        assert chain.client.take_types() == ["response.done"]
+        assert sum(chain.guard.failures.values()) == 3
