@@ -101,12 +101,9 @@ class Conversation:
     def find(self, item_id: str) -> Item | None:
         return next((item for item in self.items if item.id == item_id), None)
 
-    def last_id(self) -> str | None:
-        return self.items[-1].id if self.items else None
-
     def append(self, item: Item) -> str | None:
         """Put an item last; the id of the one before it."""
-        previous = self.last_id()
+        previous = self.items[-1].id if self.items else None
         self.items.append(item)
         return previous
 

@@ -181,9 +181,18 @@ async def connected(
     async with trio.open_nursery() as nursery:
         chosen = SimOptions(**{"pace": 0, "seed": 7, **options})
 
+        one_at_a_time = trio.CapacityLimiter(1)
+
+        async def send(text: str) -> None:
+            one_at_a_time.acquire_nowait()  # WouldBlock: two tasks send at once
+            try:
+                await to_client.send(text)
+            finally:
+                one_at_a_time.release()
+
         async def session() -> None:
             async with from_client, to_client:
-                await run_session(from_client.receive, to_client.send, chosen, model=model)
+                await run_session(from_client.receive, send, chosen, model=model)
 
         nursery.start_soon(session)
         client = Client(to_sim, from_sim)

@@ -178,6 +178,15 @@ async def test_less_than_100_ms_is_nothing(autojump_clock: Any, turn_detection: 
         assert kinds(await client.until("conversation.item.done")) == TURN[2:]
 
 
+async def test_what_was_kept_without_detection_is_not_part_of_a_detected_turn(autojump_clock: Any) -> None:
+    async with connected() as client:
+        await client.update(audio={"input": {"turn_detection": None}})
+        await client.append(silence(1000))
+        await client.update(audio=detection())
+        await client.append(tone(500) + silence(600))
+        assert (await client.receive())["audio_start_ms"] == 1000 - 300
+
+
 async def test_clear(autojump_clock: Any) -> None:
     async with connected() as client:
         await client.append(tone(500))

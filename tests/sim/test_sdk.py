@@ -7,14 +7,11 @@ import base64
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import pytest
 import trio
 from openai import AsyncOpenAI
 
 from rtpipe.sim import SimOptions, serve
 from tests.sim.kit import silence, tone, tool
-
-pytest.importorskip("websockets", reason="the SDK's realtime client is openai[realtime]")
 
 WAIT_SECONDS = 10
 
