@@ -13,7 +13,9 @@ import msgspec
 from .conversation import Item
 
 _CALL = re.compile(r"\bcall(!?)\s+([A-Za-z0-9_-]+)\s*")
+# No schema of a few lines may ask for gigabytes.
 _DEEPEST_EXAMPLE = 8
+_LONGEST_EXAMPLE = 4
 
 
 class Call(NamedTuple):
@@ -109,8 +111,9 @@ def _example(schema: Any, depth: int) -> Any:
         case "boolean":
             return True
         case "array":
-            fewest = schema.get("minItems", 0)
-            return [_example(schema.get("items"), depth - 1)] * (fewest if isinstance(fewest, int) else 0)
+            fewest = schema.get("minItems")
+            length = min(fewest, _LONGEST_EXAMPLE) if isinstance(fewest, int) else 0
+            return [_example(schema.get("items"), depth - 1)] * length
         case "null":
             return None
     properties, required = schema.get("properties"), schema.get("required")

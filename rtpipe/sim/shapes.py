@@ -133,7 +133,7 @@ class Reasoning(Shape):
 
 class Prompt(Shape):
     id: str
-    variables: dict[str, Any] | None = None
+    variables: dict[str, str | dict[str, Any]] | None = None
     version: str | None = None
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from .errors import ClientError, invalid_value
 from .shapes import CLIENT_EVENTS
+
+# What is echoed stands deeper than it came, and must still be within what can be written.
+DEEPEST = 200
 
 _FIELD = re.compile(
     r"Object (contains unknown|missing required) field `(.*?)`(?: - at `\$\.?(.*)`)?$", re.DOTALL
@@ -24,7 +28,23 @@ def decode(message: str | bytes) -> dict[str, Any]:
         raise ClientError("invalid_json", f"Invalid JSON: {error}") from None
     if not isinstance(event, dict):
         raise ClientError("invalid_json", "Invalid JSON: expected an object.")
+    if _nesting(event) > DEEPEST:
+        raise ClientError("invalid_json", "Invalid JSON: nested too deeply.")
     return event
+
+
+def _nesting(value: Any) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [inner for outer in level for inner in _inside(outer)]
+    return depth
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def check(event: dict[str, Any]) -> None:

@@ -195,6 +195,19 @@ async def test_what_is_not_a_json_object(autojump_clock: Any, text: str) -> None
         assert error["event_id"] is None
 
 
+@pytest.mark.parametrize("depth", [190, 240, 970, 980, 985])
+async def test_deeply_nested_json_is_echoed_or_refused(autojump_clock: Any, depth: int) -> None:
+    nested = "[" * depth + "]" * depth
+    parameters = f'{{"type": "function", "name": "x", "parameters": {{"a": {nested}}}}}'
+    async with connected() as client:
+        await client.send_text(f'{{"type": {nested}}}')
+        assert (await client.receive())["type"] == "error"
+        await client.send_text(
+            f'{{"type": "session.update", "session": {{"type": "realtime", "tools": [{parameters}]}}}}'
+        )
+        assert (await client.receive())["type"] == ("session.updated" if depth < 195 else "error")
+
+
 async def test_an_unknown_type_is_told_which_are_known(autojump_clock: Any) -> None:
     async with connected() as client:
         for kind in ("session.upgrade", "response.done"):
