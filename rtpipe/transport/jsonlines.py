@@ -1,0 +1,139 @@
+"""JSON lines: one JSON object a line, each way, over any byte stream. A Connection for programs without
+WebSockets; `socat` is a client.
+
+What the lines mean is said elsewhere; here are lines, their limits, and how such a connection ends.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+import msgspec
+import trio
+
+from rtpipe.transport.connection import (
+    ABNORMAL,
+    WRITE_DEADLINE_S,
+    Closing,
+    ConnectionLost,
+    Peer,
+    wire_reason,
+)
+from rtpipe.transport.websocket import MAX_MESSAGE_BYTES
+
+CLOSED: Final = "rtpipe.closed"
+_READ_BYTES: Final = 64 * 2**10
+_CLOSE_DEADLINE_S: Final = 2.0
+_TOO_LONG: Final = Closing(1009, "a line is longer than the limit", clean=True)
+
+
+class JsonLines:
+    """One end of a JSON-lines connection; a Connection, and before that a reader of its first line."""
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        peer: Peer,
+        *,
+        leftover: bytes = b"",
+        max_line_bytes: int = MAX_MESSAGE_BYTES,
+        write_deadline_s: float = WRITE_DEADLINE_S,
+    ) -> None:
+        self.peer = peer
+        self.at_end_of_input: Callable[[], Awaitable[None]] | None = None
+        """Awaited when the peer has said all it will say, before the connection counts as closed."""
+        self._stream = stream
+        self._buffer = bytearray(leftover)
+        self._searched = 0
+        self._max_line_bytes = max_line_bytes
+        self._write_deadline_s = write_deadline_s
+        self._writing = trio.Lock()
+        self._closing: Closing | None = None
+
+    async def receive(self) -> bytes:
+        """The next line that is not blank, without its end. Raises ConnectionLost.
+
+        The end of the peer's input is a close 1000; a line over the limit is a close 1009.
+        """
+        while True:
+            self._check()
+            end = self._buffer.find(b"\n", self._searched)
+            if end >= 0:
+                line = bytes(self._buffer[:end])
+                del self._buffer[: end + 1]
+                self._searched = 0
+                if line.strip():
+                    return line
+                continue
+            self._searched = len(self._buffer)
+            if self._searched > self._max_line_bytes:
+                await self.close(_TOO_LONG.code, _TOO_LONG.reason)
+                continue
+            await self._read()
+
+    async def receive_many(self) -> list[bytes]:
+        """As `receive`; one at a time is fast enough here."""
+        return [await self.receive()]
+
+    async def send(self, payload: bytes) -> None:
+        """Send one line. A line break in the payload can only be white space there, and becomes a space."""
+        await self.send_many([payload])
+
+    async def send_many(self, payloads: Sequence[bytes]) -> None:
+        """Send lines with one write. Raises ConnectionLost, also when they do not leave in time."""
+        lines = b"".join(_one_line(payload) + b"\n" for payload in payloads)
+        async with self._writing:
+            self._check()
+            whole = False
+            try:
+                with trio.fail_after(self._write_deadline_s):
+                    await self._stream.send_all(lines)
+                whole = True
+            except trio.TooSlowError:
+                reason = f"nothing read within the write deadline of {self._write_deadline_s:g} s"
+                raise self._lose(reason) from None
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                raise self._lose("connection lost") from None
+            finally:
+                if not whole and self._closing is None:  # cancelled: half a line may stand there
+                    self._lose("a send was cancelled in mid line")
+
+    async def close(self, code: int, reason: str) -> None:
+        """Tell the peer code and reason in a last line and close. Bounded, shielded; twice is harmless."""
+        last = {"type": CLOSED, "code": code, "reason": wire_reason(code, reason)}
+        with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_DEADLINE_S) as limit:
+            limit.shield = True
+            if self._closing is None:
+                with suppress(ConnectionLost):
+                    await self.send(msgspec.json.encode(last))
+                self._closing = self._closing or Closing(code, reason, clean=True)
+            await trio.aclose_forcefully(self._stream)
+
+    async def _read(self) -> None:
+        try:
+            data = await self._stream.receive_some(_READ_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise self._lose("connection lost") from None
+        if data:
+            self._buffer += data
+            return
+        if self._buffer.strip():  # the last line, without an end
+            self._buffer += b"\n"
+            return
+        if self.at_end_of_input is not None:
+            await self.at_end_of_input()
+        self._closing = self._closing or Closing(1000, "", clean=True)
+
+    def _check(self) -> None:
+        if self._closing is not None:
+            raise ConnectionLost(self._closing)
+
+    def _lose(self, reason: str) -> ConnectionLost:
+        self._closing = self._closing or Closing(ABNORMAL, reason, clean=False)
+        return ConnectionLost(self._closing)
+
+
+def _one_line(payload: bytes) -> bytes:
+    if b"\n" in payload or b"\r" in payload:
+        return payload.replace(b"\r", b" ").replace(b"\n", b" ")
+    return payload
