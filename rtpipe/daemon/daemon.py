@@ -108,7 +108,7 @@ async def _serve(process: Process, ready: Callable[[Ready], None]) -> None:
     listeners = await _open_listeners(process)
     async with trio.open_nursery() as handlers:
         with trio.CancelScope() as accepting:
-            handlers.start_soon(_stop_on_signal, process, accepting)
+            await handlers.start(_stop_on_signal, process, accepting)
             addresses = [f"ws://{_place(*listener.address)}/v1/realtime" for listener in listeners]
             ready(Ready(addresses, process))
             await serve(
@@ -124,8 +124,14 @@ async def _serve(process: Process, ready: Callable[[Ready], None]) -> None:
         handlers.cancel_scope.cancel()
 
 
-async def _stop_on_signal(process: Process, accepting: trio.CancelScope) -> None:
+async def _stop_on_signal(
+    process: Process,
+    accepting: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for number in signals:
             name = signal.Signals(number).name
             if process.stopping:

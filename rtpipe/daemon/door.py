@@ -54,7 +54,8 @@ async def _serve(process: Process, exchange: Exchange) -> Exception | None:
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
-            await exchange.unless_gone(partial(_establish, process, exchange, nursery, sessions))
+            with process.establishing():
+                await exchange.unless_gone(partial(_establish, process, exchange, nursery, sessions))
             await _attend(process, exchange, sessions[0])
         except (Refused, DialRefused, DialFailed, DialTimeout, trio.TooSlowError, ClientGone) as exc:
             failure = exc

@@ -33,6 +33,7 @@ class Process:
     observer: Callable[[Fact], None] = log_fact
     """Is shown every fact, besides the stages."""
     _admitted: int = 0
+    _establishing: set[trio.CancelScope] = field(default_factory=set)
     _emptied: trio.Event = field(default_factory=trio.Event)
 
     @property
@@ -54,7 +55,7 @@ class Process:
     def room(self) -> Iterator[None]:
         """Count somebody in, from the handshake on. Raises ``Refused`` when no more are taken."""
         if self.stopping:
-            raise Refused(503, "shutting_down", "The gateway is shutting down; try again in a moment.")
+            raise _shutting_down()
         if self._admitted >= self.config.limits.max_sessions:
             raise Refused(
                 503, "too_many_sessions", "The gateway is full; try again later.", {"Retry-After": "5"}
@@ -64,6 +65,20 @@ class Process:
             yield
         finally:
             self._admitted -= 1
+            if not self._admitted:
+                self._emptied.set()
+
+    @contextmanager
+    def establishing(self) -> Iterator[None]:
+        """The time until a session is in service. Raises ``Refused`` when the daemon stops meanwhile."""
+        with trio.CancelScope() as scope:
+            self._establishing.add(scope)
+            try:
+                yield
+            finally:
+                self._establishing.remove(scope)
+        if scope.cancelled_caught:
+            raise _shutting_down()
 
     @contextmanager
     def registered(self, session: Session) -> Iterator[None]:
@@ -73,17 +88,17 @@ class Process:
             yield
         finally:
             del self.sessions[session.id]
-            if not self.sessions:
-                self._emptied.set()
 
     async def empty(self) -> None:
-        """Wait until no session is left."""
-        while self.sessions:
+        """Wait until everybody who was let in is gone."""
+        while self._admitted:
             self._emptied = trio.Event()
             await self._emptied.wait()
 
     def end_sessions(self, ending: Ending) -> None:
-        """Tell every session to end."""
+        """Tell every session to end, and refuse those that are not in service yet."""
+        for scope in self._establishing:
+            scope.cancel()
         for session in self.sessions.values():
             session.end(ending)
 
@@ -92,3 +107,7 @@ class Process:
         self.observer(fact)
         for call in self.chain.calls("fact"):
             self.watchers.show(call, None, fact)
+
+
+def _shutting_down() -> Refused:
+    return Refused(503, "shutting_down", "The gateway is shutting down; try again in a moment.")
