@@ -78,9 +78,14 @@ class Event:
         """The same event with other content: origin and audibility are kept."""
         return Event(data, origin=self.origin, audible=self.audible)
 
-    def copy(self) -> "Event":
-        """The same text without the decoded copy, for the next reader."""
-        return Event.received(self.payload, self.type, self.origin, audible=self.audible)
+    def copy(self, origin: str | None = None, *, audible: bool | None = None) -> "Event":
+        """The same text without the decoded copy, for the next reader; perhaps of another origin."""
+        return Event.received(
+            self.payload,
+            self.type,
+            self.origin if origin is None else origin,
+            audible=self.audible if audible is None else audible,
+        )
 
     @property
     def was_read(self) -> bool:
@@ -90,7 +95,12 @@ class Event:
     @property
     def was_changed_in_place(self) -> bool:
         """Whether ``data`` was altered instead of replaced: a mistake the guard names."""
-        return self._data is not None and msgspec.json.decode(self.payload) != self._data
+        if self._data is None:
+            return False
+        try:
+            return bool(msgspec.json.decode(self.payload) != self._data)
+        except Exception:  # noqa: BLE001 — whatever was put in there cannot even be compared
+            return True
 
     def __repr__(self) -> str:
         # The payload holds what callers said: it stays out of logs and tracebacks.

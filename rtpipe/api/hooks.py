@@ -43,6 +43,8 @@ def _marker(hook: str, watch: bool) -> Callable[..., Callable[[F], F]]:
                 raise TypeError(f"write @{'watch' if watch else 'on'}_…() with parentheses and event types")
 
         def mark(function: F) -> F:
+            if hasattr(function, "rtpipe_event_hook"):
+                raise TypeError(f"{function.__name__} is marked twice: write one marker with all its types")
             function.rtpipe_event_hook = EventHook(hook, types, watch)  # type: ignore[attr-defined]
             return function
 

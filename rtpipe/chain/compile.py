@@ -3,13 +3,14 @@
 import difflib
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pluggy
 
 from rtpipe.api.errors import ConfigError
+from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN
 from rtpipe.api.hooks import LIMITS, PROJECT, EventHook, Hooks
 from rtpipe.api.plugin import OnError, Plugin
 from rtpipe.chain.guard import HookCall, is_async
@@ -54,10 +55,11 @@ class Chain:
     def __init__(self, stages: Sequence[Stage]) -> None:
         """Raises ``ConfigError`` naming the plugin for everything that cannot work."""
         self.stages = tuple(stages)
+        _check_names(self.stages)
         _check_order(self.stages)
-        manager = _Manager(PROJECT)
-        manager.add_hookspecs(Hooks)
         by_plugin = {id(stage.plugin): stage for stage in self.stages}
+        manager = _Manager(by_plugin)
+        manager.add_hookspecs(Hooks)
         for stage in self.stages:
             try:
                 manager.register(stage.plugin, name=stage.name)
@@ -146,48 +148,48 @@ def describe(chain: Chain) -> list[tuple[str, str, list[str]]]:
 class _Manager(pluggy.PluginManager):
     """Finds hooks by name and event hooks by marker; order and wrapping belong to the configuration."""
 
+    def __init__(self, by_plugin: Mapping[int, Stage]) -> None:
+        super().__init__(PROJECT)
+        self._stages = by_plugin
+
     def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
-        if name.startswith("__"):
-            return None
         attribute = inspect.getattr_static(type(plugin), name, None)
+        # Nothing but methods is looked at: a property would run here.
+        if name.startswith("__") or not inspect.isroutine(attribute):
+            return None
+        stage = self._stages[id(plugin)].name
         options = super().parse_hookimpl_opts(plugin, name)
         if options is not None:
             asked = [key for key in ("tryfirst", "trylast", "wrapper", "hookwrapper") if options.get(key)]
             if asked:
-                raise ConfigError(
-                    f"plugin {_of(plugin)}: {name}: {asked[0]} is not for plugins: order the chain"
-                )
+                raise ConfigError(f"plugin {stage}: {name}: {asked[0]} is not for plugins: order the chain")
             return options
         marker = getattr(attribute, "rtpipe_event_hook", None)
         if isinstance(marker, EventHook):
-            _warn_of_unknown_types(plugin, name, marker)
+            _warn_of_unknown_types(stage, name, marker)
             return {"specname": marker.hook}
         if name in EVENT_HOOKS:
-            raise ConfigError(f"plugin {_of(plugin)}: {name}: mark event hooks with @on_client or @on_server")
-        if name in _HOOK_NAMES and callable(attribute):
+            raise ConfigError(f"plugin {stage}: {name}: mark event hooks with @on_client or @on_server")
+        if name in _HOOK_NAMES:
             return {}
-        _warn_of_misspelt_hook(plugin, name, attribute)
+        _warn_of_misspelt_hook(stage, name)
         return None
 
 
-def _of(plugin: object) -> str:
-    return type(plugin).__name__
-
-
-def _warn_of_unknown_types(plugin: object, name: str, marker: EventHook) -> None:
+def _warn_of_unknown_types(stage: str, name: str, marker: EventHook) -> None:
     known = _CATALOGUE[EVENT_HOOKS[marker.hook]]
     for kind in marker.types:
         if kind not in known:
             near = difflib.get_close_matches(kind, known, 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            log.warning("plugin %s: %s: %s is no known event type%s", _of(plugin), name, ascii(kind), hint)
+            log.warning("plugin %s: %s: %s is no known event type%s", stage, name, ascii(kind), hint)
 
 
-def _warn_of_misspelt_hook(plugin: object, name: str, attribute: object) -> None:
-    if name.startswith("_") or not callable(attribute) or hasattr(Plugin, name):
+def _warn_of_misspelt_hook(stage: str, name: str) -> None:
+    if name.startswith("_") or hasattr(Plugin, name):
         return
     if near := difflib.get_close_matches(name, _HOOK_NAMES, 1, cutoff=0.85):
-        log.warning("plugin %s: %s is no hook (did you mean %s?)", _of(plugin), name, near[0])
+        log.warning("plugin %s: %s is no hook (did you mean %s?)", stage, name, near[0])
 
 
 def _event_implementations(
@@ -223,15 +225,25 @@ def _adapt(function: Callable[..., Any], wanted: Iterable[str], offered: list[st
     return lambda *args: function(*[args[place] for place in places])
 
 
+def _check_names(stages: Sequence[Stage]) -> None:
+    taken: set[str] = set()
+    for stage in stages:
+        if stage.name in taken:
+            raise ConfigError(f"chain: {stage.name} stands twice in the list: give each stage its own name")
+        if stage.name in (CLIENT, UPSTREAM_ORIGIN, HOST):
+            # An event's origin is a stage's name or one of these.
+            raise ConfigError(f"chain: {stage.name} is no name for a stage: choose another")
+        taken.add(stage.name)
+
+
 def _check_order(stages: Sequence[Stage]) -> None:
-    place = {stage.kind: i for i, stage in enumerate(stages)}
     for i, stage in enumerate(stages):
-        for other in stage.plugin.before:
-            if place.get(other, i + 1) < i:
-                raise ConfigError(f"chain: {stage.name} must come before {other}: move it in the list")
-        for other in stage.plugin.after:
-            if place.get(other, -1) > i:
-                raise ConfigError(f"chain: {stage.name} must come after {other}: move it in the list")
+        for other in stages[:i]:
+            if other.kind in stage.plugin.before:
+                raise ConfigError(f"chain: {stage.name} must come before {other.name}: move it in the list")
+        for other in stages[i + 1 :]:
+            if other.kind in stage.plugin.after:
+                raise ConfigError(f"chain: {stage.name} must come after {other.name}: move it in the list")
 
 
 def _one_line(exc: Exception) -> str:

@@ -10,6 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import CoroutineType
 from typing import Any
 
 import trio
@@ -47,32 +48,47 @@ class Guard:
         wrong, and lets ``Refused`` through: that is how a hook says no.
         """
         limit = call.limit_s if call.limit_s is not None else limit_s
+        if not call.is_async:
+            return self.call_now(call, *args)
         try:
-            if not call.is_async:
-                return call.function(*args)
             with trio.move_on_after(limit if limit is not None else float("inf")) as scope:
                 return await call.function(*args)
-        except (Refused, trio.Cancelled):
+        except Refused:
             raise
-        except BaseExceptionGroup as group:
-            cancelled, rest = group.split(trio.Cancelled)
-            if cancelled is not None:
-                if rest is not None:
-                    self._failed(call, rest)
-                raise cancelled from None
-            raise self._failed(call, group) from None
+        except (trio.Cancelled, BaseExceptionGroup) as exc:
+            raise self._cancelled_or_failed(call, exc) from None
         except BaseException as exc:  # noqa: BLE001 — SystemExit too: a plugin does not end the process
             raise self._failed(call, exc) from None
         assert scope.cancelled_caught
         raise self.failed(call.stage, call.hook, "timeout", f"took longer than {limit:g} s")
 
+    def call_now(self, call: HookCall, *args: Any) -> Any:
+        """Call an implementation that is no ``async def``, as ``call`` does."""
+        try:
+            returned = call.function(*args)
+        except Refused:
+            raise
+        except BaseException as exc:  # noqa: BLE001 — cancellation too: it does not come out of a def
+            raise self._failed(call, exc) from None
+        if isinstance(returned, CoroutineType):
+            returned.close()
+            raise self.failed(call.stage, call.hook, "coroutine", "returned a coroutine: write async def")
+        return returned
+
     async def run(self, call: HookCall, *args: Any) -> bool:
         """Call a hook whose failure harms nobody else. Returns whether it succeeded."""
         try:
             await self.call(call, *args)
-        except (HookFailed, Refused):
+        except HookFailed:
+            return False
+        except Refused:
+            self.refused(call)
             return False
         return True
+
+    def refused(self, call: HookCall) -> HookFailed:
+        """A hook raised ``Refused`` where there is nobody to refuse: a failure like any other."""
+        return self.failed(call.stage, call.hook, "Refused", "raised Refused in a hook that cannot refuse")
 
     def nonsense(self, call: HookCall, returned: object) -> HookFailed:
         """What a hook returned makes no sense: the failure to raise."""
@@ -86,6 +102,20 @@ class Guard:
             log.error("plugin %s: %s: %s (further ones are only counted)", stage, hook, why)
         return HookFailed(stage, hook, why)
 
+    def _cancelled_or_failed(self, call: HookCall, exc: BaseException) -> BaseException:
+        """What to raise for an exception in which there may be cancellation.
+
+        Only cancellation that is meant for us passes. A plugin may have kept a ``Cancelled`` from elsewhere,
+        and raising that here would end the host's task without anybody having cancelled it.
+        """
+        group = exc if isinstance(exc, BaseExceptionGroup) else BaseExceptionGroup("", [exc])
+        cancelled, rest = group.split(trio.Cancelled)
+        if cancelled is None or trio.current_effective_deadline() != float("-inf"):
+            return self._failed(call, exc)
+        if rest is not None:
+            self._failed(call, rest)
+        return cancelled if isinstance(exc, BaseExceptionGroup) else exc
+
     def _failed(self, call: HookCall, exc: BaseException) -> HookFailed:
         return self.failed(call.stage, call.hook, type(exc).__name__, describe(exc))
 
@@ -94,7 +124,10 @@ def describe(exc: BaseException) -> str:
     """An exception in one line: type, message, and where it was raised."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
-    message = ascii(str(exc))[1:-1][:_MESSAGE_CHARS]
+    try:
+        message = ascii(str(exc))[1:-1][:_MESSAGE_CHARS]
+    except BaseException:  # noqa: BLE001 — its __str__ is plugin code too
+        message = "(its message cannot be read)"
     frames = traceback.extract_tb(exc.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(exc).__name__}: {message}{where}" if message else f"{type(exc).__name__}{where}"

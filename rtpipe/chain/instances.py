@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from rtpipe.api.errors import ConfigError, HookFailed
+from rtpipe.api.errors import ConfigError, HookFailed, Refused
 from rtpipe.api.facts import Fact
 from rtpipe.api.plugin import OnError, Plugin
 from rtpipe.api.store import Store
@@ -77,8 +77,8 @@ async def build_chain(specs: Sequence[StageSpec], services: Services) -> Chain:
         make = HookCall(spec.name, "__init__", spec.plugin_type, False, None, on_error)
         try:
             plugin = await services.guard.call(make, spec.config, host)
-        except HookFailed as exc:
-            raise ConfigError(f"plugin {spec.name} cannot be made: {exc.why}") from None
+        except (HookFailed, Refused) as exc:
+            raise ConfigError(f"plugin {spec.name} cannot be made: {_why(exc)}") from None
         stages.append(Stage(spec.name, plugin, spec.kind, on_error, spec.timeout_s))
     return Chain(stages)
 
@@ -86,17 +86,18 @@ async def build_chain(specs: Sequence[StageSpec], services: Services) -> Chain:
 async def start(chain: Chain, guard: Guard) -> None:
     """Call ``startup`` in chain order. Raises ``ConfigError`` naming the plugin that failed, after shutting
     down those that had started."""
+    calls = {call.stage: call for call in chain.calls("startup")}
     started: list[str] = []
-    for stage in chain.stages:
-        for call in chain.calls("startup"):
-            if call.stage != stage.name:
-                continue
-            try:
+    try:
+        for stage in chain.stages:
+            if (call := calls.get(stage.name)) is not None:
                 await guard.call(call)
-            except HookFailed as exc:
-                await stop(chain, guard, started)
-                raise ConfigError(f"plugin {stage.name} does not start: {exc.why}") from None
-        started.append(stage.name)
+            started.append(stage.name)
+    except BaseException as exc:
+        await stop(chain, guard, started)
+        if isinstance(exc, HookFailed | Refused):
+            raise ConfigError(f"plugin {stage.name} does not start: {_why(exc)}") from None
+        raise
 
 
 async def stop(chain: Chain, guard: Guard, started: Sequence[str] | None = None) -> None:
@@ -105,3 +106,7 @@ async def stop(chain: Chain, guard: Guard, started: Sequence[str] | None = None)
         for call in reversed(chain.calls("shutdown")):
             if started is None or call.stage in started:
                 await guard.run(call)
+
+
+def _why(exc: HookFailed | Refused) -> str:
+    return exc.why if isinstance(exc, HookFailed) else exc.message

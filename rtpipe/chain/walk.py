@@ -5,7 +5,7 @@ other direction is the business of its surroundings: the session.
 """
 
 from collections.abc import Container, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, cast
 
 from rtpipe.api.errors import HookFailed, Refused
 from rtpipe.api.event import Event
@@ -15,6 +15,8 @@ from rtpipe.chain.guard import Guard, HookCall
 from rtpipe.protocol.catalogue import Direction
 
 PLUGIN_FAILED = 1011
+WIRE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+"""What may stand in a close frame."""
 
 
 class Surroundings(Protocol):
@@ -122,10 +124,15 @@ async def decide(guard: Guard, link: Link, view: Any, event: Event) -> Verdict:
     call = link.decide
     assert call is not None
     try:
-        return _checked(guard, call, event, await guard.call(call, view, event))
+        verdict = await guard.call(call, view, event)
+        if verdict is None:
+            return None
+        if (why := _fault(event, verdict)) is not None:
+            raise guard.failed(call.stage, call.hook, "nonsense", why)
+        return _own(event, verdict)
     except Refused as exc:
         guard.failed(call.stage, call.hook, "Refused", "raised Refused in an event hook: return reject(…)")
-        return Reject(event, exc.code, exc.message)
+        return Reject(event, str(exc.code), str(exc.message))
     except HookFailed:
         if call.on_error == "pass":
             return None
@@ -134,33 +141,40 @@ async def decide(guard: Guard, link: Link, view: Any, event: Event) -> Verdict:
         return Close(PLUGIN_FAILED, f"plugin {call.stage} failed")
 
 
-def _checked(guard: Guard, call: HookCall, event: Event, verdict: Any) -> Verdict:
-    """The verdict, if it is one. Raises ``HookFailed`` for nonsense."""
-    if verdict is event:
-        if event.was_changed_in_place:
-            raise guard.failed(
-                call.stage, call.hook, "nonsense", "changed event.data in place: return event.replace(data)"
-            )
-        return None
-    if verdict is None or isinstance(verdict, Event):
-        return _inherit(event, verdict)
-    if isinstance(verdict, list | tuple) and verdict and all(isinstance(each, Event) for each in verdict):
-        return [_inherit(event, each) or each for each in verdict]
-    if isinstance(verdict, Close) and not _closable(verdict.code):
-        raise guard.failed(
-            call.stage, call.hook, "nonsense", f"close code {verdict.code} is not for the wire"
-        )
-    if isinstance(verdict, Drop | Hold | Reply | Reject | Close):
-        return verdict
-    raise guard.nonsense(call, verdict)
+def _fault(event: Event, verdict: object) -> str | None:
+    """What is wrong with a verdict, so that nobody behind the guard stumbles over it."""
+    match verdict:
+        case Event():
+            if verdict is event and event.was_changed_in_place:
+                return "changed event.data in place: return event.replace(data)"
+            return None
+        case Drop(reason=str(text)) | Hold(key=str(text)):
+            return None if _is_text(text) else "returned text that is no UTF-8"
+        case Reject(code=str(code), message=str(text)):
+            return None if _is_text(code + text) else "returned text that is no UTF-8"
+        case Reply(events=events) if all(isinstance(each, Event) for each in events):
+            return None
+        case Close(code=int(code), reason=str(text)):
+            if code not in WIRE_CODES:
+                return f"close code {code} is not for the wire"
+            return None if _is_text(text) else "returned text that is no UTF-8"
+        case list() | tuple() if verdict and all(isinstance(each, Event) for each in verdict):
+            return None
+    return f"returned {type(verdict).__name__}"
 
 
-def _inherit(event: Event, verdict: Event | None) -> Event | None:
-    """What a stage makes of an event still comes from whoever caused it."""
-    if verdict is not None and not verdict.origin:
-        verdict.origin = event.origin
-    return verdict
+def _own(event: Event, verdict: Any) -> Verdict:
+    """The verdict with events of its own, which the plugin can no longer change.
+
+    What a stage makes of an event still comes from whoever caused it.
+    """
+    if isinstance(verdict, Event):
+        return None if verdict is event else verdict.copy(verdict.origin or event.origin)
+    if isinstance(verdict, list | tuple):
+        return [each.copy(each.origin or event.origin) for each in verdict]
+    return cast("Verdict", verdict)
 
 
-def _closable(code: object) -> bool:
-    return code in {*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)}
+def _is_text(text: str) -> bool:
+    """Whether JSON and close frames can carry it: Python's strings may hold lone surrogates."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)

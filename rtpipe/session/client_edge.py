@@ -84,8 +84,19 @@ class ClientEdge:
             self._session.end(Ending(POLICY_VIOLATION, "too many errors are waiting to be read", HOST))
 
     async def deliver(self, event: Event) -> str:
-        """Hand an event to the client; returns its fate."""
-        seen = self._as_shown(event)
+        """Hand an event to the client; returns its fate. Waits for the first client: the upstream greets as
+        soon as it is dialled, and the client is answered only then."""
+        if not self._session.client.was_attached:
+            await self._session.client.attached()
+        if not self._session.client.was_attached:
+            # The upstream is dialled before the client's handshake is answered, and may be the faster one.
+            await self._session.client.attached()
+        try:
+            seen = self._as_shown(event)
+        except (ValueError, TypeError, RecursionError):
+            # It cannot be read, or not written again. Whether the client can read it is for the client to
+            # say, unless there is something in it that is hidden.
+            seen = None if self._session.veil.may_concern(event.payload) else event
         if seen is None:
             return "hidden"
         return "delivered" if await self._session.client.send(seen.payload) else "lost"

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
+from rtpipe.chain.walk import WIRE_CODES
 from rtpipe.transport.connection import Closing
 
 NORMAL = 1000
 GOING_AWAY = 1001
 INTERNAL_ERROR = 1011
 NO_STATUS = 1005
-_WITHOUT_FRAME = frozenset({1004, NO_STATUS, 1006, 1015})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ def client_ended(closing: Closing) -> Ending:
     """The client's end, as the upstream hears it."""
     if closing.code == NO_STATUS:
         return Ending(NORMAL, "", "client")
-    if closing.code in _WITHOUT_FRAME or not closing.clean:
+    if closing.code not in WIRE_CODES or not closing.clean:
         return Ending(GOING_AWAY, "client connection lost", "client")
     return Ending(closing.code, closing.reason, "client")
 
 
 def upstream_ended(closing: Closing) -> Ending:
     """The upstream's end, as the client hears it; one without a code is never called a normal one."""
-    if closing.clean and closing.code not in _WITHOUT_FRAME:
+    if closing.clean and closing.code in WIRE_CODES:
         return Ending(closing.code, closing.reason, "upstream")
     message = "The connection to the model was lost; the session cannot go on."
     return Ending(

@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from rtpipe.api.event import Json
 from rtpipe.protocol import session_config as sc
 
@@ -33,13 +35,26 @@ class Draft:
         return copy.deepcopy(sc.get(self.config, path, default))
 
     def set(self, path: str, value: Any) -> None:
-        self.config = sc.set_(self.config, path, copy.deepcopy(value))
+        # By way of JSON: a copy, and what cannot be sent fails here, in the hook that made it.
+        path, value = msgspec.json.decode(msgspec.json.encode([path, value]))
+        self.config = sc.set_(self.config, path, value)
 
     def remove(self, path: str) -> None:
         self.config = sc.without(self.config, path)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What to send for an update. *session* is None when there is nothing to tell the upstream."""
+
+    session: Json | None
+    untouched: bool
+    """Whether the client's own text says exactly this."""
+    host_paths: frozenset[str]
+    """What stages put in or changed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sent:
     """An update the upstream has not yet answered."""
 
@@ -47,18 +62,18 @@ class Sent:
     update: Json | None
     """The client's part; None when the host sent the update for its own reasons."""
     host_paths: frozenset[str]
-    """What stages put in or changed."""
-    target: Json
-    """The configuration as it should be once this is accepted."""
+    told: Json
+    """The session object as it was sent."""
 
 
-@dataclass(slots=True)
-class Outgoing:
-    """What to send for an update. *session* is None when there is nothing to tell the upstream."""
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An update the upstream has refused. *again* is the client's part to send once more, None where the
+    client is to hear of the error, or has nothing to do with it."""
 
-    session: Json | None
-    untouched: bool
-    """Whether the client's own text says exactly this."""
+    event_id: str
+    by_client: bool
+    again: Json | None
 
 
 @dataclass(slots=True)
@@ -70,8 +85,8 @@ class Configuration:
     effective: Json = field(default_factory=dict)
     session_type: str = "realtime"
     _confirmed: Json = field(default_factory=dict)
-    _target: Json = field(default_factory=dict)
-    _confirmed_target: Json = field(default_factory=dict)
+    _told: Json = field(default_factory=dict)
+    """What the upstream was told and has confirmed, over its defaults."""
     _sent: deque[Sent] = field(default_factory=deque)
     _refused: set[str] = field(default_factory=set)
 
@@ -84,40 +99,52 @@ class Configuration:
                 asked = sc.merge(asked, sent.update)
         return asked
 
+    @property
+    def in_flight(self) -> int:
+        """How many updates the upstream has not yet answered."""
+        return len(self._sent)
+
     def with_defaults(self, config: Json) -> Json:
         """*config* over the upstream's defaults."""
-        return sc.merge(self.base, config)
+        return {"type": self.session_type, **sc.merge(self.base, config)}
 
-    def compose(self, update: Json | None, draft: Json) -> tuple[Outgoing, frozenset[str]]:
-        """What to send so that the upstream has *draft*, given the client's *update* (None: no update).
-
-        Also returns the paths that are the host's doing.
-        """
+    def compose(self, update: Json | None, draft: Json) -> Outgoing:
+        """What to send so that the upstream has *draft*, given the client's *update* (None: no update)."""
         asked = self.asked if update is None else sc.merge(self.asked, update)
-        host_paths = frozenset(sc.changed_paths(asked, draft)) - self._refused - {"type"}
+        for path in self._refused:
+            value = sc.get(asked, path, _MISSING)
+            draft = sc.without(draft, path) if value is _MISSING else sc.set_(draft, path, value)
+        target = self._target
         named = sc.changed_paths({}, update) if update is not None else []
-        moved = [path for path in sc.changed_paths(self._target, draft) if path not in self._refused]
+        moved = [
+            path
+            for path in sc.changed_paths(target, draft)
+            if self._or_default(target, path) != self._or_default(draft, path)
+            and (update is not None or path not in self._refused)
+        ]
         session: Json = {}
         for path in dict.fromkeys([*named, *moved]):
-            if path in self._refused and sc.get(asked, path, _MISSING) != sc.get(draft, path, _MISSING):
-                continue
             value = sc.get(draft, path, _MISSING)
-            if value is _MISSING and path not in named:
+            if value is _MISSING and sc.get(target, path, _MISSING) is not _MISSING:
                 value = sc.get(self.base, path, _MISSING)
-            if value is not _MISSING:
+            if value is not _MISSING and path != "type":
                 session = sc.set_(session, path, value)
-        if update is not None and not sc.changed_paths(session, update):
-            return Outgoing(update, untouched=True), host_paths
-        if not set(session) - {"type"}:
-            return Outgoing(
-                {"type": self._type(asked)} if update is not None else None, untouched=False
-            ), host_paths
-        return Outgoing({"type": self._type(asked), **session}, untouched=False), host_paths
+        if update is None and not session:
+            return Outgoing(None, untouched=False, host_paths=frozenset())
+        if update is None:
+            host_paths = frozenset(sc.changed_paths({}, session))
+        else:
+            host_paths = frozenset(sc.changed_paths(asked, draft)) - {"type"}
+            added = [path for path in sc.changed_paths({}, session) if path not in named]
+            if not added and all(sc.get(draft, p, _MISSING) == sc.get(update, p, _MISSING) for p in named):
+                return Outgoing(update, untouched=True, host_paths=host_paths)
+        return Outgoing(
+            {"type": asked.get("type", self.session_type), **session}, untouched=False, host_paths=host_paths
+        )
 
-    def sent(self, event_id: str, update: Json | None, host_paths: frozenset[str], draft: Json) -> None:
-        """Remember an update that has just been sent."""
-        self._sent.append(Sent(event_id, update, host_paths, draft))
-        self._target = draft
+    def sent(self, event_id: str, update: Json | None, outgoing: Outgoing) -> None:
+        """Remember an update that is being sent."""
+        self._sent.append(Sent(event_id, update, outgoing.host_paths, outgoing.session or {}))
 
     def confirmed(self, session: Json) -> bool:
         """The upstream has applied the oldest update. Returns whether the client caused it."""
@@ -125,38 +152,43 @@ class Configuration:
         if not self._sent:
             return True
         sent = self._sent.popleft()
-        self._confirmed_target = sent.target
+        self._told = sc.merge(self._told, sent.told)
         if sent.update is not None:
             self._confirmed = sc.merge(self._confirmed, sent.update)
         return sent.update is not None
 
-    def rejected(self, event_id: str | None, param: str | None) -> Sent | None:
-        """The upstream has refused an update as a whole. Returns it, or None if the error is about none.
+    def rejected(self, event_id: str | None, param: str | None) -> Rejected | None:
+        """The upstream has refused an update as a whole. Returns None if the error is about none.
 
         A field of the host's that the error names is not asked for again.
         """
         sent = self._find(event_id, param)
         if sent is None:
             return None
+        later = list(self._sent)[self._sent.index(sent) + 1 :]
         self._sent.remove(sent)
-        self._target = self._confirmed_target
         path = sc.param_to_path(param)
         blamed = {p for p in sent.host_paths if path is not None and (p == path or p.startswith(path + "."))}
         if not blamed and sent.update is None:
             blamed = set(sent.host_paths)
         if blamed:
             self._refused |= blamed
-            log.warning("the upstream refuses %s; going on without", ", ".join(sorted(blamed)))
-        return sent if blamed else Sent(sent.event_id, sent.update, frozenset(), sent.target)
+            log.warning("the upstream refuses %s; going on without", ascii(", ".join(sorted(blamed))))
+        again = sent.update if blamed else None
+        if again is not None:
+            # It will come after what the client has sent since, and must not undo that.
+            for overtaken in (p for each in later for p in sc.changed_paths({}, each.update or {})):
+                again = sc.without(again, overtaken)
+        return Rejected(sent.event_id, sent.update is not None, again)
 
     def shown(self, session: Json) -> Json:
         """The upstream's session object as the client may see it: with what the client asked, or the
         upstream's default, wherever a stage wanted something else. The same object if nothing differs."""
-        asked = self._confirmed
-        for path in sc.changed_paths(asked, self._confirmed_target):
-            value = sc.get(asked, path, sc.get(self.base, path, _MISSING))
-            if value is not _MISSING and value != sc.get(session, path, _MISSING):
-                session = sc.set_(session, path, value)
+        for path in sc.changed_paths(self._confirmed, self._told):
+            value = self._or_default(self._confirmed, path)
+            if path == "type" or value == sc.get(session, path, _MISSING):
+                continue
+            session = sc.without(session, path) if value is _MISSING else sc.set_(session, path, value)
         return session
 
     def upstream_replaced(self) -> None:
@@ -164,8 +196,19 @@ class Configuration:
         self._confirmed = self.asked
         self._sent.clear()
         self._refused.clear()
-        self._target = self._confirmed_target = {}
+        self._told = {}
         self.base = self.effective = {}
+
+    @property
+    def _target(self) -> Json:
+        """What the upstream will have been told when it has accepted all that is in flight."""
+        told = self._told
+        for sent in self._sent:
+            told = sc.merge(told, sent.told)
+        return told
+
+    def _or_default(self, config: Json, path: str) -> Any:
+        return sc.get(config, path, sc.get(self.base, path, _MISSING))
 
     def _find(self, event_id: str | None, param: str | None) -> Sent | None:
         for sent in self._sent:
@@ -174,6 +217,3 @@ class Configuration:
         if event_id is None and self._sent and (param or "").startswith("session"):
             return self._sent[0]
         return None
-
-    def _type(self, asked: Json) -> str:
-        return str(asked.get("type", self.session_type))

@@ -1,10 +1,14 @@
 """One queue of held events: one session, one stage, one direction."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from rtpipe.api.event import Event
 from rtpipe.protocol.catalogue import Direction
 from rtpipe.protocol.ordering import must_wait
+
+OVERHEAD_BYTES = 1024
+"""What an event is charged besides its payload, so that many small ones are bounded too."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,10 +28,13 @@ class Held:
 class HoldQueue:
     """Keeps held events and what waits behind them, in order, bounded in bytes."""
 
+    # Whether an event waits depends on types alone, and few types stand for thousands of events.
+
     def __init__(self, direction: Direction, limit_bytes: int) -> None:
         self._direction = direction
         self._limit_bytes = limit_bytes
         self._entries: list[Held] = []
+        self._types: Counter[str] = Counter()
         self._bytes = 0
         self._resume_at: int | None = None
 
@@ -36,18 +43,19 @@ class HoldQueue:
 
     def blocks(self, event: Event) -> bool:
         """Whether the ordering table makes *event* wait behind something in the queue."""
-        return any(must_wait(event.type, entry.event.type, self._direction) for entry in self._entries)
+        return any(must_wait(event.type, kind, self._direction) for kind in self._types)
 
     def add(self, event: Event, key: str | None, now_s: float) -> bool:
         """Queue an event; returns False when the queue is full.
 
         An event that was taken out with ``take`` and is held again gets its old place back.
         """
-        if self._bytes + len(event.payload) > self._limit_bytes:
+        if self._bytes + _charge(event) > self._limit_bytes:
             return False
         place = len(self._entries) if self._resume_at is None else self._resume_at
         self._entries.insert(place, Held(event, key, now_s))
-        self._bytes += len(event.payload)
+        self._bytes += _charge(event)
+        self._types[event.type] += 1
         return True
 
     def release(self, key: str) -> bool:
@@ -59,14 +67,15 @@ class HoldQueue:
 
     def take(self) -> Held | None:
         """Take out the first event that may go and that nothing before it blocks."""
+        before: set[str] = set()
         for place, entry in enumerate(self._entries):
             if entry.may_go and not any(
-                must_wait(entry.event.type, before.event.type, self._direction)
-                for before in self._entries[:place]
+                must_wait(entry.event.type, kind, self._direction) for kind in before
             ):
-                self._resume_at = place
                 self._remove(entry)
+                self._resume_at = place
                 return entry
+            before.add(entry.event.type)
         self._resume_at = None
         return None
 
@@ -92,5 +101,16 @@ class HoldQueue:
         return entries
 
     def _remove(self, entry: Held) -> None:
-        self._entries.remove(entry)
-        self._bytes -= len(entry.event.payload)
+        place = self._entries.index(entry)
+        del self._entries[place]
+        if self._resume_at is not None and place < self._resume_at:
+            # Dropped while another one walks: its place moves up.
+            self._resume_at -= 1
+        self._bytes -= _charge(entry.event)
+        self._types[entry.event.type] -= 1
+        if not self._types[entry.event.type]:
+            del self._types[entry.event.type]
+
+
+def _charge(event: Event) -> int:
+    return len(event.payload) + OVERHEAD_BYTES

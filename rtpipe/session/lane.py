@@ -88,21 +88,21 @@ class Lane:
         self._inbox: deque[Job] = deque()
         self._injected = 0
         self._busy = False
-        self._changed = trio.lowlevel.ParkingLot()
+        self._free = trio.lowlevel.ParkingLot()
+        self._work = trio.lowlevel.ParkingLot()
 
     # --- what comes in --------------------------------------------------------------------------------------
 
     async def enter(self, event: Event) -> None:
         """Walk an event that a leg has received; returns when it has its fate or waits in a queue."""
         while self._busy or self._inbox:
-            await self._changed.park()
+            await self._free.park()
         self.tally.entered += 1
         await self._take_turn(lambda: self._walk(event, 0))
 
     def inject(self, event: Event, step: int) -> None:
         """Have an event walk from *step* on, after the walk in hand. Raises ``QueueFull``."""
-        if self._injected >= self._limits.inject_events:
-            raise QueueFull(f"{self._injected} events sent by plugins already wait to walk {self.direction}")
+        self.require_room()
         self._injected += 1
         self.tally.injected += 1
 
@@ -112,32 +112,43 @@ class Lane:
 
         self.do(walk_it)
 
+    def require_room(self) -> None:
+        """Raises ``QueueFull`` when nothing more can be injected."""
+        if self._injected >= self._limits.inject_events:
+            raise QueueFull(f"{self._injected} events sent by plugins already wait to walk {self.direction}")
+
     def do(self, job: Job) -> None:
         """Have *job* run in this lane, between walks."""
         self._inbox.append(job)
-        self._changed.unpark_all()
+        if not self._busy:
+            self._work.unpark_all()
 
     async def run(self) -> None:
         """Take up what is injected while no pump is walking; runs as long as the session."""
         while True:
             while self._busy or not self._inbox:
-                await self._changed.park()
+                await self._work.park()
             await self._take_turn(self._inbox.popleft())
 
     async def settle(self) -> None:
         """Wait until nothing walks and nothing is on its way; what is held stays held."""
         while self._busy or self._inbox:
-            await self._changed.park()
+            await self._free.park()
 
     async def _take_turn(self, job: Job) -> None:
         self._busy = True
         try:
             await job()
             while self._inbox:
+                # Stages that answer each other for ever must not keep the other sessions from running.
+                await trio.lowlevel.checkpoint()
                 await self._inbox.popleft()()
         finally:
             self._busy = False
-            self._changed.unpark_all()
+            self._free.unpark_all()
+            if self._inbox:
+                # Only after a turn that was cut short: one that ends well has taken up everything.
+                self._work.unpark_all()
 
     async def _walk(self, event: Event, start: int, cleared: int = -1) -> None:
         await walk(self._chain, self._guard, self.direction, event, start, self, cleared=cleared)
@@ -210,6 +221,8 @@ class Lane:
         if not queue.add(event, key, trio.current_time()):
             stage = self._chain.walk_order(self.direction)[step].name
             self.tally.end(self._port.overflowed(self.direction, event, stage))
+            if not queue:
+                del self._queues[step]
 
     # --- the surroundings of a walk -------------------------------------------------------------------------
 

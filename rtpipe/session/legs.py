@@ -6,6 +6,9 @@ import trio
 
 from rtpipe.transport.connection import Closing, Connection, ConnectionLost
 
+Start = Callable[..., None]
+"""Starts a task: the session's way, which contains what comes out of it."""
+
 
 class Leg:
     """One side of a session. At most one connection serves it at a time."""
@@ -14,31 +17,37 @@ class Leg:
         """*received* gets each payload; *lost* is told when the connection is gone of itself."""
         self.connection: Connection | None = None
         self.lost = lost
+        self.was_attached = False
+        """Whether any connection has served this leg so far."""
         self._received = received
         self._attached = trio.Event()
-        self._pumping = trio.CancelScope()
+        self._listening = True
 
-    def attach(self, connection: Connection, nursery: trio.Nursery) -> Connection | None:
+    def attach(self, connection: Connection, start: Start) -> Connection | None:
         """Have *connection* serve this leg from now on. Returns the one it replaces, for the caller to
-        close."""
+        close: only that ends its pump, so that the walk in hand is never cut short."""
         before = self.connection
-        self._pumping.cancel()
-        self._pumping = trio.CancelScope()
         self.connection = connection
+        self.was_attached = True
         self._attached.set()
-        nursery.start_soon(self._pump, connection, self._pumping)
+        start(self._pump, connection)
         return before
 
     def detach(self) -> Connection | None:
         """Take the connection off the leg. Returns it, for the caller to close."""
         connection, self.connection = self.connection, None
-        self._pumping.cancel()
-        self._attached = trio.Event()
+        if connection is not None:
+            self._attached = trio.Event()
         return connection
+
+    def stop_listening(self) -> None:
+        """Take no more from whatever serves this leg, which still can be sent to."""
+        self._listening = False
 
     async def attached(self) -> None:
         """Wait for a connection to serve this leg."""
-        await self._attached.wait()
+        while self.connection is None:
+            await self._attached.wait()
 
     async def send(self, payload: bytes) -> bool:
         """Send to whatever serves this leg. Returns whether it was taken; the pump notices a loss."""
@@ -50,14 +59,16 @@ class Leg:
             return False
         return True
 
-    async def _pump(self, connection: Connection, scope: trio.CancelScope) -> None:
-        with scope:
-            try:
-                while True:
-                    await self._received(await connection.receive())
-            except ConnectionLost as loss:
-                closing = loss.closing
-            if self.connection is connection:
-                self.connection = None
-                self._attached = trio.Event()
-                self.lost(closing)
+    async def _pump(self, connection: Connection) -> None:
+        try:
+            while True:
+                payload = await connection.receive()
+                if self.connection is not connection or not self._listening:
+                    return
+                await self._received(payload)
+        except ConnectionLost as loss:
+            closing = loss.closing
+        if self.connection is connection:
+            self.connection = None
+            self._attached = trio.Event()
+            self.lost(closing)

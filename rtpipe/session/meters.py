@@ -17,6 +17,10 @@ class Count:
     last_s: float = 0.0
 
 
+_TYPES = 256
+"""How many types are told apart; clients may make up as many as they like. The rest count as ""."""
+
+
 class Meter:
     """A session's counters, its tripwires, and how much answer audio is still to be heard."""
 
@@ -33,6 +37,8 @@ class Meter:
 
     def at(self, kind: str, payload_bytes: int, callback: Callable[[], None]) -> None:
         """Call *callback* once, when this many payload bytes of server events *kind* have passed in all."""
+        if not isinstance(payload_bytes, int) or not callable(callback):
+            raise TypeError("at(kind, payload_bytes, callback)")
         wires = self._tripwires.setdefault(kind, [])
         wires.append((payload_bytes, callback))
         wires.sort(key=lambda wire: wire[0])
@@ -51,7 +57,9 @@ class Meter:
         now = self._now()
         count = self._counts.get((direction, kind))
         if count is None:
-            count = self._counts[direction, kind] = Count(first_s=now)
+            if len(self._counts) >= _TYPES:
+                kind = ""
+            count = self._counts.setdefault((direction, kind), Count(first_s=now))
         count.frames += 1
         count.bytes += len(payload)
         count.last_s = now

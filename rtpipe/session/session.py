@@ -6,18 +6,17 @@ from collections.abc import Awaitable, Callable, Iterator
 import trio
 
 from rtpipe.api.errors import HookFailed, QueueFull, Refused
-from rtpipe.api.event import CLIENT, HOST, Event
+from rtpipe.api.event import CLIENT, HOST, Event, UnreadableEvent
 from rtpipe.api.facts import Fact, LegChanged, SessionClosed, SessionOpened
 from rtpipe.api.facts import Refused as RefusedFact
 from rtpipe.api.principal import Principal
 from rtpipe.api.request import DialRequest
-from rtpipe.api.tools import Tool, ToolCall
 from rtpipe.api.verdicts import Close, Drop, Reject, Reply, Verdict
 from rtpipe.chain.compile import Chain, Stage
 from rtpipe.chain.guard import Guard, HookCall
 from rtpipe.chain.walk import PLUGIN_FAILED
 from rtpipe.protocol import events
-from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Direction
+from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Direction
 from rtpipe.session.client_edge import ClientEdge
 from rtpipe.session.closing import (
     INTERNAL_ERROR,
@@ -82,6 +81,7 @@ class Session:
         self._began_s = trio.current_time()
         self._views: dict[str, StageView] = {}
         self._opened: list[str] = []
+        self._closed = False
         self._lanes: dict[Direction, Lane] = {
             direction: Lane(direction, chain, guard, self, self.limits)
             for direction in (UPSTREAM, DOWNSTREAM)
@@ -94,8 +94,8 @@ class Session:
 
         Raises ``Refused``; a stage that fails is left out of the session where its policy is ``pass``.
         """
-        for task in (self.watchers.run, self._keep_holds_young, *(lane.run for lane in self._lanes.values())):
-            self._nursery.start_soon(task)
+        for task in (self.watchers.run, self._keep_holds_young):
+            self._start(task)
         opens = {call.stage: call for call in self.chain.calls("session_open")}
         for stage in self.chain.stages:
             try:
@@ -106,6 +106,10 @@ class Session:
                         503, "session_refused", "The gateway could not open this session."
                     ) from None
                 self.absent.add(stage.name)
+                self.turns.gate(stage.name, on=False)
+        # Only now: no stage meets an event before its session_open has returned.
+        for lane in self._lanes.values():
+            self._start(lane.run)
 
     async def _open_stage(self, stage: Stage, call: HookCall | None) -> None:
         make = HookCall(stage.name, "State", lambda: StageView(self, stage), False, None, stage.on_error)
@@ -127,26 +131,22 @@ class Session:
     async def attach_upstream(self, connection: Connection, loss: str = "") -> None:
         """Have *connection* serve the upstream leg, told the composed configuration before anything else.
 
-        *loss* says what could not be carried over from the one it replaces.
+        *loss* says what could not be carried over from the one it replaces. Raises ``ConnectionLost`` when
+        it breaks at once; then nothing serves the leg, and both connections are closed.
         """
-        replaced = bool(self.configuration.base or self.configuration.effective)
-        if replaced:
-            self.configuration.upstream_replaced()
-        outgoing, payload = await self.upstream_edge.compose_own()
-        if outgoing.session is not None:
-            await connection.send(payload)
-        before = self.upstream.attach(connection, self._nursery)
+        replaced = self.upstream.was_attached
+        before = await self.upstream_edge.attach(connection)
         if before is not None:
-            await before.close(NORMAL, "replaced")
+            self._start(before.close, NORMAL, "replaced")
         self.record(LegChanged(leg="upstream", change="replaced" if replaced else "attached", cause=loss))
         if replaced:
             await self._tell_stages("upstream_replaced", loss)
 
     async def attach_client(self, connection: Connection) -> None:
         """Have *connection* serve the client leg; one it replaces is closed."""
-        before = self.client.attach(connection, self._nursery)
+        before = self.attach(self.client, connection)
         if before is not None:
-            await before.close(NORMAL, "replaced by another connection")
+            self._start(before.close, NORMAL, "replaced by another connection")
         self.record(LegChanged(leg="client", change="attached", cause=""))
         await self._tell_stages("client_attached")
 
@@ -173,6 +173,9 @@ class Session:
 
     async def close(self) -> None:
         """Deliver what is on its way, close the legs, call ``session_close``. Bounded, shielded."""
+        if self._closed:
+            return
+        self._closed = True
         self.end(Ending(NORMAL, "", HOST))
         assert self.ending is not None
         ending = self.ending
@@ -199,6 +202,8 @@ class Session:
 
     async def _say_goodbye(self, ending: Ending) -> None:
         """Let the client have what was on its way, and the reason for the end, while it still reads."""
+        for leg in (self.client, self.upstream):
+            leg.stop_listening()
         if self.client.connection is None:
             return
         with trio.move_on_after(self.limits.settle_s):
@@ -239,18 +244,56 @@ class Session:
 
     async def _tell_stages(self, hook: str, *args: object) -> None:
         for call in self.hook_calls(hook):
-            if not await self.guard.run(call, self.view(call.stage), *args) and call.on_error == "close":
-                self.act_on_close(Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage)
+            if not await self.guard.run(call, self.view(call.stage), *args):
+                self.stage_failed(call)
+
+    def stage_failed(self, call: HookCall) -> None:
+        """A hook that is no event hook has failed: there is nothing to drop, so it is close or go on."""
+        if call.on_error == "close":
+            self.act_on_close(Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage)
+
+    def run_now(self, call: HookCall) -> None:
+        """Call something of a stage's that is no ``async def``, outside any walk."""
+        try:
+            self.guard.call_now(call)
+        except HookFailed:
+            self.stage_failed(call)
+        except Refused:
+            self.guard.refused(call)
+            self.stage_failed(call)
+
+    def attach(self, leg: Leg, connection: Connection) -> Connection | None:
+        """Have *connection* serve *leg*; returns the one it replaces, for the caller to close."""
+        return leg.attach(connection, self._start)
+
+    def _start(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
+        self._nursery.start_soon(self._contain, task, *args)
+
+    async def _contain(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
+        """A fault of our own ends this session, not the process and the sessions of others."""
+        try:
+            await task(*args)
+        except Exception:
+            log.exception("session %s: internal error", self.id)
+            self.end(Ending(INTERNAL_ERROR, "internal error", HOST))
 
     def send(self, direction: Direction, event: Event, step: int) -> str:
-        """Have an event of ours walk from *step* on. Returns its id. Raises ``QueueFull``."""
+        """Have an event of ours walk from *step* on. Returns its id. Raises ``QueueFull``, and ``ValueError``
+        for a ``session.update``: what stages want is said in ``configure``."""
+        if direction == UPSTREAM and event.type == Client.SESSION_UPDATE:
+            raise ValueError("nobody sends a session.update: use the configure hook and reconfigure()")
+        self.lane(direction).require_room()
         event = self.veil.stamp(event) if direction == UPSTREAM else self.veil.signed(event)
         self.lane(direction).inject(event, step)
         return events.event_id_of(event.data) or ""
 
     def record(self, fact: Fact) -> None:
         fact = with_session(fact, self.id)
-        self._observer(fact)
+        try:
+            self._observer(fact)
+        except Exception:
+            # Whoever looks on must not harm what is looked at.
+            log.exception("session %s: a %s was not recorded", self.id, type(fact).__name__)
         for call in self.hook_calls("fact"):
             if call.stage in self._views:
                 self.watchers.show(call, self._views[call.stage], fact)
@@ -261,25 +304,8 @@ class Session:
         self._nursery.start_soon(self._run_task, call, args)
 
     async def _run_task(self, call: HookCall, args: tuple[object, ...]) -> None:
-        if not await self.guard.run(call, *args) and call.on_error == "close":
-            self.act_on_close(Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage)
-
-    async def offered_tools(self) -> list[Tool]:
-        tools: list[Tool] = []
-        for call in self.hook_calls("tools"):
-            try:
-                tools += await self.guard.call(call, self.view(call.stage))
-            except (HookFailed, Refused):
-                if call.on_error == "close":
-                    self.act_on_close(Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage)
-        return tools
-
-    async def answer_tool(self, tool_call: ToolCall, timeout_s: float) -> str | None:
-        for call in self.hook_calls("tool_call"):
-            answer = await self.guard.call(call, self.view(call.stage), tool_call, limit_s=timeout_s)
-            if answer is not None:
-                return str(answer)
-        return None
+        if not await self.guard.run(call, *args):
+            self.stage_failed(call)
 
     # --- what lanes ask of it -------------------------------------------------------------------------------
 
@@ -287,8 +313,13 @@ class Session:
         self.watchers.show(call, self.view(call.stage), event.copy())
 
     async def deliver(self, direction: Direction, event: Event) -> str:
-        edge = self.upstream_edge if direction == UPSTREAM else self.client_edge
-        return await edge.deliver(event)
+        if direction == DOWNSTREAM:
+            return await self.client_edge.deliver(event)
+        try:
+            return await self.upstream_edge.deliver(event)
+        except UnreadableEvent:
+            log.warning("session %s: %s made an event that is no JSON", self.id, event.origin)
+            return "lost"
 
     def decided(self, direction: Direction, event: Event, stage: str, verdict: Verdict) -> str:
         match verdict:
@@ -300,7 +331,7 @@ class Session:
                 self._refuse(event, stage, verdict.code, verdict.message)
                 return "rejected"
             case Reply():
-                self._turn_round(direction, verdict.events, stage)
+                self._turn_round(direction, [each.copy(stage) for each in verdict.events], stage)
                 return "replied"
             case Close():
                 self.act_on_close(verdict, stage)
@@ -322,17 +353,21 @@ class Session:
     def _refuse(self, event: Event, stage: str, code: str, message: str) -> None:
         """Whoever sent the event learns that it was not let through: by event_id, from this stage on down."""
         self.record(RefusedFact(stage=stage, code=code, message=message, principal=self.principal.id))
-        event_id = events.event_id_of(event.data)
+        try:
+            event_id = events.event_id_of(event.data)
+        except UnreadableEvent:
+            event_id = None
         error = events.error_event(code, message, event_id=event_id, own_id=self.veil.own_id())
-        self._turn_round(UPSTREAM, (Event(error, origin=HOST),), stage)
+        self._turn_round(UPSTREAM, [Event(error, origin=HOST)], stage)
 
-    def _turn_round(self, direction: Direction, replies: tuple[Event, ...], stage: str) -> None:
+    def _turn_round(self, direction: Direction, replies: list[Event], stage: str) -> None:
         back: Direction = DOWNSTREAM if direction == UPSTREAM else UPSTREAM
         start = self.chain.step_of(stage, back) + 1
         for reply in replies:
-            reply.origin = reply.origin or stage
             try:
                 self.send(back, reply, start)
+            except ValueError as exc:
+                self.guard.failed(stage, "Reply", "nonsense", str(exc))
             except QueueFull:
                 self.end(Ending(INTERNAL_ERROR, "too many replies are waiting", HOST))
                 return

@@ -41,9 +41,10 @@ class TurnGate:
 
     def committed(self, item_id: str | None) -> bool:
         """A turn was committed. Returns whether voice activity detection did it."""
-        by_voice = item_id is not None and item_id == self._spoken_item
+        if item_id is None or item_id != self._spoken_item:
+            return False
         self._spoken_item = None
-        return by_voice
+        return True
 
     @property
     def must_ask(self) -> bool:

@@ -9,21 +9,23 @@ import trio
 from rtpipe.api.errors import HookFailed, QueueFull, Refused
 from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, Json
 from rtpipe.api.facts import ResponseEnded, TurnStarted
-from rtpipe.api.verdicts import Close
-from rtpipe.chain.walk import PLUGIN_FAILED
 from rtpipe.protocol import events
 from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.protocol.usage import read_usage
-from rtpipe.session.configuration import Draft, Outgoing
+from rtpipe.session.closing import GOING_AWAY
+from rtpipe.session.configuration import Draft
 from rtpipe.session.turns import TurnGate
+from rtpipe.transport.connection import Connection
 
 if TYPE_CHECKING:
     from rtpipe.session.session import Session
 
 log = logging.getLogger("rtpipe.session")
 
+_UPDATES_IN_FLIGHT = 100
+_NO_RESPONSE = "conversation_already_has_active_response"
 _OBSERVED = frozenset(
     {
         Server.ERROR,
@@ -50,6 +52,10 @@ class UpstreamEdge:
         self._session = session
         self.configuration = session.configuration
         self.turns = TurnGate(session.configuration, self.reconfigure)
+        self.composing = trio.Lock()
+        """Held while an update is composed and sent: the upstream answers updates in the order they came."""
+        self._stale = False
+        self._queued = False
         self._created = False
         self._creates_of_client = 0
         self._responses: dict[str, tuple[float, str]] = {}
@@ -71,6 +77,9 @@ class UpstreamEdge:
 
     async def _send(self, kind: str, payload: bytes) -> str:
         await self._session.upstream.attached()
+        return await self._send_now(kind, payload)
+
+    async def _send_now(self, kind: str, payload: bytes) -> str:
         self._session.meter.passed(UPSTREAM, kind, payload)
         return "delivered" if await self._session.upstream.send(payload) else "lost"
 
@@ -81,40 +90,81 @@ class UpstreamEdge:
         if update is None:
             # Not an object: for the upstream to refuse in its own words.
             return await self._send(event.type, event.payload)
+        if self.configuration.in_flight >= _UPDATES_IN_FLIGHT:
+            message = "Too many session updates are still unanswered; send this one again later."
+            self._session.client_edge.tell("too_many_updates", message, events.event_id_of(data))
+            return "refused"
         return await self._compose(update, event, data)
 
     async def _compose(self, update: Json, event: Event, data: Json) -> str:
-        draft = await self.fold(sc.merge(self.configuration.asked, update))
-        outgoing, host_paths = self.configuration.compose(update, draft)
-        event_id = events.event_id_of(data) or ""
-        payload = event.payload
-        if not outgoing.untouched or data is not event.data:
-            # An id is needed to tell whose field was refused, should it be refused.
-            event_id = event_id or self._session.veil.lend_id()
-            payload = Event(events.session_update(outgoing.session or update, event_id)).payload
-        self.configuration.sent(event_id, update, host_paths, draft)
-        return await self._send(event.type, payload)
+        # First the leg, then the lock, which whoever attaches another one needs.
+        await self._session.upstream.attached()
+        async with self.composing:
+            draft = await self.fold(sc.merge(self.configuration.asked, update))
+            outgoing = self.configuration.compose(update, draft)
+            event_id = events.event_id_of(data) or ""
+            payload = event.payload
+            if not outgoing.untouched or data is not event.data:
+                # An id is needed to tell whose field was refused, should it be refused.
+                event_id = event_id or self._session.veil.lend_id()
+                payload = Event(events.session_update(outgoing.session or update, event_id)).payload
+            self.configuration.sent(event_id, update, outgoing)
+            return await self._send_now(event.type, payload)
 
     def reconfigure(self) -> None:
         """Compose again as soon as the lane is free, and tell the upstream if something changed."""
-        # Before there is an upstream nothing needs to be said: what it is told first is composed then.
-        if self._session.upstream.connection is not None:
+        self._stale = True
+        # While there is no upstream nothing needs to be said: what the next is told first is composed then.
+        if self._session.upstream.connection is not None and not self._queued:
+            self._queued = True
             self._session.lane(UPSTREAM).do(self._reconfigure_now)
 
     async def _reconfigure_now(self) -> None:
-        outgoing, payload = await self.compose_own()
-        if outgoing.session is not None:
-            await self._send(Client.SESSION_UPDATE, payload)
+        self._queued = False
+        await self._session.upstream.attached()
+        async with self.composing:
+            if (payload := await self.compose_own()) is not None:
+                await self._send_now(Client.SESSION_UPDATE, payload)
 
-    async def compose_own(self) -> tuple[Outgoing, bytes]:
-        """An update of the host's own that brings the upstream to what is asked and configured."""
+    async def attach(self, connection: Connection) -> Connection | None:
+        """Tell *connection* the composed configuration, then have it serve the leg. Returns the one it
+        replaces, for the caller to close."""
+        replaced = self._session.upstream.was_attached
+        before = None
+        try:
+            async with self.composing:
+                # From here on the old one has no say in what the upstream knows.
+                before = self._session.upstream.detach()
+                if replaced:
+                    self.configuration.upstream_replaced()
+                    self._session.veil.upstream_replaced()
+                    self._creates_of_client = 0
+                    self._responses.clear()
+                if (payload := await self.compose_own()) is not None:
+                    await connection.send(payload)
+                    self._session.meter.passed(UPSTREAM, Client.SESSION_UPDATE, payload)
+                self._session.attach(self._session.upstream, connection)
+        except BaseException:
+            # Nothing else would ever close these. (This finishes under cancellation.)
+            for each in (connection, before):
+                if each is not None:
+                    await each.close(GOING_AWAY, "")
+            raise
+        if self._stale:
+            self.reconfigure()
+        return before
+
+    async def compose_own(self) -> bytes | None:
+        """An update of the host's own that brings the upstream to what is asked and configured; None when
+        it is there already. To be sent at once, before *composing* is let go."""
+        self._stale = False
         draft = await self.fold(self.configuration.asked)
-        outgoing, host_paths = self.configuration.compose(None, draft)
+        outgoing = self.configuration.compose(None, draft)
         if outgoing.session is None:
-            return outgoing, b""
+            return None
         event_id = self._session.veil.own_id()
-        self.configuration.sent(event_id, None, host_paths or frozenset(sc.changed_paths({}, draft)), draft)
-        return outgoing, Event(events.session_update(outgoing.session, event_id)).payload
+        self.configuration.sent(event_id, None, outgoing)
+        return Event(events.session_update(outgoing.session, event_id)).payload
 
     async def fold(self, asked: Json) -> Json:
         """What the stages, in chain order, and the turn gate make of what the client asked."""
@@ -123,12 +173,11 @@ class UpstreamEdge:
             before = draft.config
             try:
                 await self._session.guard.call(call, self._session.view(call.stage), draft)
-            except (HookFailed, Refused):
+            except (HookFailed, Refused) as exc:
                 draft.config = before
-                if call.on_error == "close":
-                    self._session.act_on_close(
-                        Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage
-                    )
+                if isinstance(exc, Refused):
+                    self._session.guard.refused(call)
+                self._session.stage_failed(call)
         return self.turns.contribute(draft.config)
 
     # --- from the upstream ----------------------------------------------------------------------------------
@@ -187,16 +236,22 @@ class UpstreamEdge:
         self._session.meter.audio_bytes_per_second = sc.audio_bytes_per_second(session)
 
     def _error(self, data: Json) -> None:
-        _, event_id, param = events.error_of(data)
+        code, event_id, param = events.error_of(data)
+        if (code == _NO_RESPONSE or (param or "").startswith("response")) and self._creates_of_client:
+            if not self._session.veil.is_own(event_id):
+                self._creates_of_client -= 1
+            return
         refused = self.configuration.rejected(event_id, param)
         if refused is None:
             return
-        if refused.update is None or not refused.host_paths:
+        if refused.again is None:
+            if not refused.by_client:
+                self._session.veil.swallow(data)
             self.reconfigure()
             return
         # The fault was the host's: the client's own wish is sent again without it.
         self._session.veil.swallow(data)
-        update = refused.update
+        update = refused.again
 
         async def again() -> None:
             event = Event(events.session_update(update, refused.event_id), origin=CLIENT)

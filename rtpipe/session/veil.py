@@ -18,6 +18,7 @@ _ECHO = {
     Client.ITEM_DELETE: Server.ITEM_DELETED,
     Client.ITEM_RETRIEVE: Server.ITEM_RETRIEVED,
     Client.ITEM_TRUNCATE: Server.ITEM_TRUNCATED,
+    Client.AUDIO_CLEAR: Server.AUDIO_CLEARED,
 }
 _DELTAS = frozenset(
     {
@@ -28,7 +29,16 @@ _DELTAS = frozenset(
         Server.MCP_ARGUMENTS_DELTA,
     }
 )
-_NAMES_ITEMS = frozenset({Client.ITEM_CREATE, Client.ITEM_DELETE, Client.ITEM_RETRIEVE, Client.ITEM_TRUNCATE})
+_NAMES_ITEMS = frozenset(
+    {
+        Client.ITEM_CREATE,
+        Client.ITEM_DELETE,
+        Client.ITEM_RETRIEVE,
+        Client.ITEM_TRUNCATE,
+        Client.RESPONSE_CREATE,
+    }
+)
+Echo = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +53,15 @@ class Veil:
     """Stamps what the host and plugins send upstream, and hides what comes of it from the client."""
 
     def __init__(self) -> None:
-        # Unguessable, so that no client can have an id that passes for ours.
+        # Clients see ids of ours in what we tell them, so nothing secret hangs on an id: marks are another
+        # matter, they decide what is shown.
         self._prefix = f"rtp_{secrets.token_hex(4)}_"
         self._count = 0
         self._asked: dict[str, Asked] = {}
+        self._marks: dict[str, str] = {}
         self._origins: dict[str, str] = {}
-        self._echoes: Counter[tuple[str, str | None]] = Counter()
+        self._echoes: Counter[Echo] = Counter()
+        self._echo_of: dict[str, Echo] = {}
         self._swallowed: set[str] = set()
         self._lent: set[str] = set()
         self.hidden_items: set[str] = set()
@@ -69,13 +82,16 @@ class Veil:
 
     def hide_item(self, item_id: str) -> None:
         """Keep an item from the client, from now on."""
+        if not isinstance(item_id, str) or not item_id:
+            raise TypeError("hide() wants the id of an item")
         self.hidden_items.add(item_id)
         self._speaking.add(item_id)
         self._refresh()
 
     def stamp(self, event: Event) -> Event:
         """An event of the host's or a plugin's, with our ids and marks, as the upstream is to get it."""
-        data = events.with_event_id(event.data, self.own_id())
+        event_id = self.own_id()
+        data = events.with_event_id(event.data, event_id)
         item_id = events.item_id_of(data)
         if event.type == Client.ITEM_CREATE:
             if item_id is None:
@@ -83,8 +99,9 @@ class Veil:
                 data = events.with_item_id(data, item_id)
             self.hidden_items.add(item_id)
         elif event.type == Client.RESPONSE_CREATE:
-            mark = self.own_id()
+            mark = secrets.token_hex(8)
             self._asked[mark] = Asked(event.origin, event.audible or event.origin == HOST)
+            self._marks[event_id] = mark
             data = events.with_create_metadata(data, {MARK: mark})
         return event.replace(data)
 
@@ -98,7 +115,10 @@ class Veil:
     def leaving(self, event: Event) -> None:
         """An event of ours goes to the upstream now: its echo is not for the client."""
         if event.type in _ECHO:
-            self._echoes[_ECHO[event.type], events.item_id_of(event.data)] += 1
+            echo = (_ECHO[event.type], events.item_id_of(event.data))
+            self._echoes[echo] += 1
+            if (event_id := events.event_id_of(event.data)) is not None:
+                self._echo_of[event_id] = echo
 
     def swallow(self, data: Json) -> None:
         """Keep this server event from the client when its walk is over."""
@@ -119,15 +139,15 @@ class Veil:
         """Learn from a server event, before it walks, which ids are ours or belong to something hidden."""
         response_id, item_id = events.response_id_of(data), events.item_id_of(data)
         if kind == Server.RESPONSE_CREATED and response_id is not None:
-            asked = self._asked.pop(str(events.response_metadata(data).get(MARK)), None)
+            mark = str(events.response_metadata(data).get(MARK))
+            asked = self._asked.pop(mark, None)
             if asked is not None:
+                self._marks = {event_id: each for event_id, each in self._marks.items() if each != mark}
                 self._origins[response_id] = asked.origin
                 if not asked.audible:
                     self._hidden_responses.add(response_id)
         elif kind == Server.OUTPUT_ITEM_ADDED and response_id in self._hidden_responses and item_id:
             self.hide_item(item_id)
-        elif kind == Server.OUTPUT_ITEM_DONE and item_id is not None:
-            self._speaking.discard(item_id)
         elif kind in (Server.ITEM_ADDED, Server.ITEM_CREATED) and item_id is not None:
             self._previous[item_id] = data.get("previous_item_id")
         elif kind == Server.ERROR:
@@ -146,17 +166,23 @@ class Veil:
             return event.replace(events.without_error_cause(data))
         if self._is_echo(event.type, data):
             return None
+        response_id = events.response_id_of(data) or ""
+        ours = response_id in self._origins
         if event.type == Server.RESPONSE_DONE:
-            self._origins.pop(events.response_id_of(data) or "", None)
+            self._origins.pop(response_id, None)
         if events.item_id_of(data) in self.hidden_items and (call_id := events.call_id_of(data)):
             self._hidden_calls.add(call_id)
         seen = hidden.strip(data, self.hidden_items, self._hidden_responses, self._previous_of_hidden())
-        if seen is None:
+        if event.type in (Server.RESPONSE_DONE, Server.OUTPUT_ITEM_DONE):
+            # Only now: what comes before it may have been held on its way.
+            self._speaking.discard(events.item_id_of(data) or "")
             if event.type == Server.RESPONSE_DONE:
-                self._hidden_responses.discard(events.response_id_of(data) or "")
-                self._refresh()
+                self._hidden_responses.discard(response_id)
+            self._refresh()
+        if seen is None:
             return None
-        seen = events.without_response_metadata(seen, MARK)
+        if ours:
+            seen = events.without_response_metadata(seen, MARK)
         return event if seen is data else event.replace(seen)
 
     def refuses(self, kind: str, data: Json) -> bool:
@@ -164,6 +190,16 @@ class Veil:
         if kind not in _NAMES_ITEMS or not self.hidden_items:
             return False
         return hidden.mentions(data, self.hidden_items, self._hidden_calls)
+
+    def may_concern(self, payload: bytes) -> bool:
+        """Whether a text that cannot be read may be about something hidden."""
+        names = (*self.hidden_items, *self._hidden_responses, *self._hidden_calls, self._prefix)
+        return any(name.encode() in payload for name in names)
+
+    def upstream_replaced(self) -> None:
+        """Another upstream takes over: what the last one still owed will never come."""
+        for pending in (self._asked, self._marks, self._origins, self._echoes, self._echo_of):
+            pending.clear()
 
     def _previous_of_hidden(self) -> dict[str, str | None]:
         return {item: self._previous.get(item) for item in self.hidden_items}
@@ -183,18 +219,23 @@ class Veil:
         key = (kind, events.item_id_of(data))
         if key not in self._echoes:
             return False
-        self._echoes[key] -= 1
-        if not self._echoes[key]:
-            del self._echoes[key]
+        self._heard_of(key)
         return True
 
+    def _heard_of(self, echo: Echo) -> None:
+        """One echo less to wait for."""
+        self._echoes[echo] -= 1
+        if self._echoes[echo] <= 0:
+            del self._echoes[echo]
+        sender = next((event_id for event_id, each in self._echo_of.items() if each == echo), None)
+        self._echo_of.pop(sender or "", None)
+
     def _forget_refused(self, data: Json) -> None:
-        """A refused create of ours will never be answered: its mark is free again."""
-        # The error names the event, not the mark; marks are given right after their event's id.
-        event_id = events.error_of(data)[1]
-        if self.is_own(event_id):
-            number = int(str(event_id).removeprefix(self._prefix))
-            self._asked.pop(f"{self._prefix}{number + 1}", None)
+        """A refused event of ours will never be answered."""
+        event_id = events.error_of(data)[1] or ""
+        self._asked.pop(self._marks.pop(event_id, ""), None)
+        if (echo := self._echo_of.get(event_id)) is not None:
+            self._heard_of(echo)
 
     def _refresh(self) -> None:
         # Only what is being spoken now has deltas, so only that is looked for in each of them.

@@ -12,8 +12,11 @@ from rtpipe.api.facts import Fact
 from rtpipe.api.principal import Principal
 from rtpipe.api.tools import Tool, ToolCall
 from rtpipe.api.verdicts import Close, Drop
+from rtpipe.chain.guard import HookCall
+from rtpipe.chain.walk import WIRE_CODES
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Direction
-from rtpipe.session.meters import Meter
+from rtpipe.session.meters import Count
+from rtpipe.session.tools import answer_tool, offered_tools
 
 if TYPE_CHECKING:
     from rtpipe.chain.compile import Stage
@@ -41,8 +44,8 @@ class StageView:
         return self._session.model
 
     @property
-    def meter(self) -> Meter:
-        return self._session.meter
+    def meter(self) -> "StageMeter":
+        return StageMeter(self._session, self._stage)
 
     @property
     def asked(self) -> Json:
@@ -56,16 +59,16 @@ class StageView:
         return trio.current_time()
 
     def send_upstream(self, event: Event, *, whole_chain: bool = False, audible: bool = False) -> str:
-        event.audible = audible
-        return self._send(UPSTREAM, event, whole_chain)
+        return self._send(UPSTREAM, event, whole_chain, audible)
 
     def send_downstream(self, event: Event, *, whole_chain: bool = False) -> str:
         return self._send(DOWNSTREAM, event, whole_chain)
 
-    def _send(self, direction: Direction, event: Event, whole_chain: bool) -> str:
-        event.origin = self._stage.name
+    def _send(self, direction: Direction, event: Event, whole_chain: bool, audible: bool = False) -> str:
+        # A copy: the event may be the one in hand, or be sent to many sessions.
+        ours = event.copy(self._stage.name, audible=audible)
         start = 0 if whole_chain else self._step(direction) + 1
-        return self._session.send(direction, event, start)
+        return self._session.send(direction, ours, start)
 
     def release(self, key: str) -> bool:
         # A list, not a generator: the other direction is released too when the first held something.
@@ -94,16 +97,37 @@ class StageView:
         self._session.start_task(self._stage, function, *args)
 
     def close(self, code: int, reason: str) -> None:
+        if code not in WIRE_CODES or not isinstance(reason, str):
+            raise ValueError(f"close code {code} is not for the wire")
         self._session.act_on_close(Close(code, reason), self._stage.name)
 
     async def offered_tools(self) -> list[Tool]:
-        return await self._session.offered_tools()
+        return await offered_tools(self._session)
 
     async def answer_tool(self, call: ToolCall, timeout_s: float) -> str | None:
-        return await self._session.answer_tool(call, timeout_s)
+        return await answer_tool(self._session, call, timeout_s)
 
     def _step(self, direction: Direction) -> int:
         return self._session.chain.step_of(self._stage.name, direction)
+
+
+class StageMeter:
+    """The session's meter for one stage, whose callbacks are hooks like any other."""
+
+    def __init__(self, session: "Session", stage: "Stage") -> None:
+        self._session = session
+        self._stage = stage
+
+    def count(self, direction: str, kind: str) -> Count:
+        return self._session.meter.count(direction, kind)
+
+    @property
+    def playout_ahead_s(self) -> float:
+        return self._session.meter.playout_ahead_s
+
+    def at(self, kind: str, payload_bytes: int, callback: Callable[[], None]) -> None:
+        call = HookCall(self._stage.name, "meter.at", callback, False, None, self._stage.on_error)
+        self._session.meter.at(kind, payload_bytes, lambda: self._session.run_now(call))
 
 
 def with_session(fact: Fact, session_id: str) -> Fact:
