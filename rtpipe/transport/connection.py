@@ -14,11 +14,18 @@ _REASON_BYTES = 123
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end: an address without its port; the listener it came through, "" if dialled."""
+    """Who is at the other end: an address without its port; the listener it came through, "" if dialled.
+
+    At a Unix socket the address is ``uid 1000``, and the kernel vouches for `pid`, `uid` and `gid`, those of
+    the process that connected at the time it did; elsewhere these are None.
+    """
 
     address: str
     port: int | None = None
     listener: str = ""
+    pid: int | None = None
+    uid: int | None = None
+    gid: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

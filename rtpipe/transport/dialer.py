@@ -15,6 +15,7 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Connection, Peer
 from rtpipe.transport.http import MAX_HEAD_BYTES, Headers
+from rtpipe.transport.tls import TlsStream, client_context
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection
 
 DIAL_TIMEOUT_S: Final = 10.0
@@ -67,7 +68,8 @@ async def dial(
     """Connect to a ws:// or wss:// URL; the caller closes the connection. Certificates are always verified.
 
     `timeout_s` bounds name, connection, TLS and handshake together. `tls` replaces the system's trust, for a
-    private authority. Raises DialRefused, DialFailed, DialTimeout, and ValueError for a URL of another kind.
+    private authority: see `client_context`. Raises DialRefused, DialFailed, DialTimeout, and ValueError for
+    a URL of another kind.
     """
     target = _parse(url)
     stream: trio.abc.Stream | None = None
@@ -107,25 +109,19 @@ async def _connect(target: _Target, tls: ssl.SSLContext | None) -> trio.abc.Stre
         raise DialFailed(f"cannot connect to {target.host}:{target.port}: {error}") from None
     if not target.secure:
         return stream
-    secured = trio.SSLStream(
-        stream, tls or _system_trust(), server_hostname=target.host, https_compatible=True
-    )
+    secured = TlsStream(stream, tls or _system_trust(), server_hostname=target.host)
     try:
         await secured.do_handshake()
     except trio.BrokenResourceError as error:
         await _close(stream)
-        raise DialFailed(f"TLS with {target.host}:{target.port}: {error.__cause__ or 'broken off'}") from None
+        raise DialFailed(f"TLS with {target.host}:{target.port}: {error or 'broken off'}") from None
     except BaseException:
         await _close(stream)
         raise
     return secured
 
 
-@functools.cache
-def _system_trust() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+_system_trust = functools.cache(client_context)  # reading it takes tens of milliseconds
 
 
 async def _shake_hands(

@@ -1,16 +1,20 @@
 """Listening sockets, and one handler call for each request that comes through them."""
 
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final, NoReturn
 
 import trio
 
+from rtpipe.transport import unix
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Peer
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused, error_body, read_head, respond, server_side
+from rtpipe.transport.tls import TlsFailed, TlsStream
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES
 
 HEAD_DEADLINE_S: Final = 10.0
@@ -19,26 +23,51 @@ _ACCEPT_PAUSE_S: Final = 0.1
 logger = logging.getLogger("rtpipe.transport")
 
 Handler = Callable[[Exchange], Awaitable[None]]
-_Converse = Callable[[trio.SocketStream, str], Awaitable[None]]
+_Converse = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """An open listening socket and the name by which the operator knows it."""
+    """An open listening socket and the name by which the operator knows it.
+
+    `tls`: what comes through it is TLS by this context. `file`: it is a Unix socket.
+    """
 
     name: str
     socket: trio.SocketListener
+    tls: ssl.SSLContext | None = None
+    file: unix.SocketFile | None = None
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port as bound: port 0 has become a real one."""
+        """Host and port as bound: port 0 has become a real one. For TCP alone."""
         host, port, *_ = self.socket.socket.getsockname()
         return host, port
 
+    @property
+    def url(self) -> str:
+        """Where it is, without a path: ``ws://127.0.0.1:8787``, ``wss://[::1]:8443``, ``unix:/run/x``."""
+        if self.file is not None:
+            return f"unix:{self.file.path}"
+        host, port = self.address
+        return f"{'ws' if self.tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{port}"
 
-async def open_tcp(name: str, host: str, port: int) -> list[Listener]:
+    async def aclose(self) -> None:
+        """Listen no more; a socket file goes, if it is still ours."""
+        if self.file is not None:
+            self.file.remove()
+        await self.socket.aclose()
+
+
+async def open_tcp(name: str, host: str, port: int, tls: ssl.SSLContext | None = None) -> list[Listener]:
     """Bind and listen; one listener for each address that `host` resolves to. Raises OSError."""
-    return [Listener(name, socket) for socket in await trio.open_tcp_listeners(port, host=host)]
+    return [Listener(name, socket, tls) for socket in await trio.open_tcp_listeners(port, host=host)]
+
+
+def open_unix(name: str, path: Path, mode: int, group: int | None = None) -> Listener:
+    """Bind and listen at `path`, for those whom `mode` and `group` allow. Raises OSError as `unix.listen`."""
+    made, file = unix.listen(path, mode, group)
+    return Listener(name, trio.SocketListener(trio.socket.from_stdlib_socket(made)), file=file)
 
 
 async def serve(
@@ -59,14 +88,14 @@ async def serve(
     new_exchange = partial(Exchange, max_message_bytes=max_message_bytes, write_deadline_s=write_deadline_s)
     async with trio.open_nursery() as accepting:
         for listener in listeners:
-            converse = partial(_converse, new_exchange, handler, head_deadline_s)
+            converse = partial(_converse, new_exchange, handler, head_deadline_s, listener)
             accepting.start_soon(_accept, listener, converse, nursery or accepting)
     raise AssertionError("accepting ends by cancellation alone")
 
 
 async def _accept(listener: Listener, converse: _Converse, nursery: trio.Nursery) -> None:
     pausing = False
-    async with listener.socket:
+    try:
         while True:
             try:
                 stream = await listener.socket.accept()
@@ -77,38 +106,64 @@ async def _accept(listener: Listener, converse: _Converse, nursery: trio.Nursery
                 await trio.sleep(_ACCEPT_PAUSE_S)
             else:
                 pausing = False
-                nursery.start_soon(converse, stream, listener.name)
+                nursery.start_soon(converse, stream)
+    finally:
+        await listener.aclose()
 
 
 async def _converse(
     new_exchange: Callable[..., Exchange],
     handler: Handler,
     head_deadline_s: float,
-    stream: trio.SocketStream,
-    name: str,
+    listener: Listener,
+    socket_stream: trio.SocketStream,
 ) -> None:
     """From the accepted socket to its end; no error leaves."""
+    stream: trio.abc.Stream = socket_stream
     try:
-        peer = _peer(stream, name)
-        exchange = await _read_request(new_exchange, stream, peer, head_deadline_s)
+        peer = _peer(socket_stream, listener)
+        if listener.tls is not None:
+            stream = TlsStream(socket_stream, listener.tls, server_side=True)
+        exchange = await _read_request(new_exchange, stream, socket_stream, peer, head_deadline_s)
         if exchange is not None:
             await _handle(exchange, handler)
     except* Exception as errors:
-        logger.exception("listener %s: a connection failed", name, exc_info=errors)
+        logger.exception("listener %s: a connection failed", listener.name, exc_info=errors)
     finally:
         await trio.aclose_forcefully(stream)
 
 
 async def _read_request(
-    new_exchange: Callable[..., Exchange], stream: trio.abc.Stream, peer: Peer, head_deadline_s: float
+    new_exchange: Callable[..., Exchange],
+    stream: trio.abc.Stream,
+    socket_stream: trio.SocketStream,
+    peer: Peer,
+    head_deadline_s: float,
 ) -> Exchange | None:
-    """None when the client left, or had to be refused already."""
+    """None when the client left, or had to be refused already. One deadline for TLS and the head together."""
     parser = server_side()
+    talks = not isinstance(stream, TlsStream)
     try:
         with trio.fail_after(head_deadline_s):
+            if isinstance(stream, TlsStream):
+                await stream.do_handshake()
+                talks = True
             request = await read_head(stream, parser, peer)
     except trio.TooSlowError:
+        if not talks:
+            logger.debug("%s: no TLS handshake in time", peer.address)
+            return None
         refusal = RequestRefused(408, "request_timeout", "The request head did not come in time.")
+    except TlsFailed as error:
+        logger.debug("%s: TLS: %s", peer.address, error)
+        if error.reason != "HTTP_REQUEST":
+            return None
+        stream = socket_stream  # which can carry the answer to somebody who came without TLS
+        refusal = RequestRefused(
+            400, "tls_required", "This port speaks TLS: connect with https:// or wss://."
+        )
+    except trio.BrokenResourceError:
+        return None
     except RequestRefused as error:
         refusal = error
     else:
@@ -137,9 +192,12 @@ def _answer_to(refusal: RequestRefused) -> tuple[dict[str, object], dict[str, st
     return error_body(refusal.status, refusal.code, str(refusal)), refusal.headers
 
 
-def _peer(stream: trio.SocketStream, name: str) -> Peer:
+def _peer(stream: trio.SocketStream, listener: Listener) -> Peer:
     try:
+        if listener.file is not None:
+            pid, uid, gid = unix.credentials(stream.socket)
+            return Peer(f"uid {uid}", listener=listener.name, pid=pid, uid=uid, gid=gid)
         host, port, *_ = stream.socket.getpeername()
     except OSError:  # already gone; reading will tell
-        return Peer("unknown", None, name)
-    return Peer(host, port, name)
+        return Peer("unknown", None, listener.name)
+    return Peer(host, port, listener.name)

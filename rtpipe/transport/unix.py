@@ -1,0 +1,104 @@
+"""Unix sockets to listen at: made safely, told from strangers' files, taken away by their maker only."""
+
+import errno
+import grp
+import os
+import secrets
+import socket
+import stat
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+
+MAX_PATH_BYTES: Final = 96  # the system's 107, less what the name for a moment may be longer
+_BACKLOG: Final = 4096  # the system cuts it to its own limit
+_CREDENTIALS: Final = struct.Struct("=iII")
+
+
+class Credentials(NamedTuple):
+    """Process, user and group (the effective ones) that connected, as the kernel knows them."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class SocketFile:
+    """A socket in the file system, known by its inode."""
+
+    path: Path
+    device: int
+    inode: int
+
+    def remove(self) -> None:
+        """Take it away, unless something else has taken its place."""
+        with suppress(OSError):
+            if _identity(self.path) == (self.device, self.inode):
+                self.path.unlink()
+
+
+def listen(path: Path, mode: int, group: int | None) -> tuple[socket.socket, SocketFile]:
+    """A socket that listens at `path`, with these permissions from its first moment on.
+
+    It is made under another name and then renamed: nobody can connect before the permissions stand, and a
+    dead socket is replaced without a gap. Raises OSError: EADDRINUSE when somebody listens there already,
+    EEXIST when there is something that is no socket, and what the system says.
+    """
+    temporary = path.with_name(f".rtp{secrets.token_hex(3)}")
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        made.bind(os.fspath(temporary))
+        try:
+            if group is not None:
+                os.chown(temporary, -1, group)
+            temporary.chmod(mode)
+            made.listen(_BACKLOG)
+            file = SocketFile(path, *_identity(temporary))
+            _check_free(path)
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except BaseException:
+        made.close()
+        raise
+    return made, file
+
+
+def group_id(name: str) -> int:
+    """The number of a group, given by name or number. Raises KeyError for a name nobody has."""
+    return int(name) if name.isascii() and name.isdecimal() else grp.getgrnam(name).gr_gid
+
+
+class HasOptions(Protocol):
+    """What a standard socket and trio's have in common here."""
+
+    def getsockopt(self, level: int, option: int, size: int, /) -> bytes: ...
+
+
+def credentials(connected: HasOptions) -> Credentials:
+    """Who connected to a Unix socket. Raises OSError."""
+    raw = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return Credentials(*_CREDENTIALS.unpack(raw))
+
+
+def _check_free(path: Path) -> None:
+    """Raises OSError unless there is nothing at `path` or a socket at which nobody listens any more."""
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise OSError(errno.EEXIST, "something that is no socket is there")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)  # a full queue is somebody's, too
+            probe.connect(os.fspath(path))
+    except (FileNotFoundError, ConnectionRefusedError):
+        return
+    except BlockingIOError:
+        pass
+    raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
