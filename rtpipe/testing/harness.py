@@ -104,7 +104,10 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         self._stack = self._run()
 
     async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
+        try:
+            await self._stack.__aenter__()
+        except ExceptionGroup as group:
+            raise _only(group) from None
         return self
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
@@ -208,6 +211,13 @@ def _spec(name: str, what: PluginType | tuple[PluginType, Mapping[str, Any]], on
     except msgspec.ValidationError as exc:
         raise ConfigError(f"plugins.{name}: {exc}") from None
     return StageSpec(name, name, plugin_type, config, on_error)
+
+
+def _only(exc: Exception) -> Exception:
+    """Without the nurseries' wrapping, where only one thing went wrong: ``Refused`` by a stage, say."""
+    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return exc
 
 
 def _no_store(stage: str) -> Store:
