@@ -11,7 +11,9 @@ class ConnectRequest:
     """Somebody knocks. Header names are lower case; neither they nor the query are shown in its repr.
 
     *subprotocols* are those offered; *role* is what the caller wants to be (``session``, ``tools``,
-    ``tap``, ``admin``); *address* is the peer's, *listener* the name of the door it came to.
+    ``tap``, ``admin``); *address* is the peer's, *listener* the name of the door it came to. *uid* and *gid*
+    are those of the process that connected to a Unix socket, for which the kernel vouches; its address is
+    ``uid 1000`` then. Elsewhere they are ``None``.
     """
 
     path: str
@@ -21,6 +23,8 @@ class ConnectRequest:
     address: str = ""
     listener: str = ""
     role: str = SESSION
+    uid: int | None = None
+    gid: int | None = None
 
     def header(self, name: str) -> str | None:
         """The only value of a header, ``None`` when it is absent. Raises ``ValueError`` for two."""

@@ -21,6 +21,8 @@ def run(args: argparse.Namespace) -> int:
     loaded = load(args.config)
     for warning in loaded.warnings:
         complain(f"warning: {warning}")
+    from rtpipe.daemon.listeners import check_files
+
     plugins: dict[str, AnyPlugin] = {}
     configs: dict[str, Any] = {}
     mistakes = []
@@ -32,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
             mistakes.append(exc)
     try:
         check_secrets(loaded, configs)
+        check_files(loaded)
         if len(plugins) == len(loaded.stages):  # the one that is missing may be who authenticates
             check_doors(loaded, plugins)
     except ConfigError as exc:
@@ -85,7 +88,7 @@ def _print(loaded: Loaded, rows: list[tuple[str, str, list[str]]]) -> None:
     if loaded.disabled:
         print(f"switched off: {' · '.join(stage.name for stage in loaded.disabled)}")
     for listener in config.listen:
-        print(f"listen: ws://{listener.address}{' (open to everybody)' if listener.open else ''}")
+        print(f"listen: {listener.url}{' (open to everybody)' if listener.open else ''}")
     for upstream in config.upstream:
         print(f"upstream: {upstream.name}: {upstream.url}, model {upstream.default_model}")
     width = max((len(kind) for _, kind, _ in rows), default=0)

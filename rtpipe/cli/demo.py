@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     # Made anew each time, so that no key stands in a file.
     os.environ[KEY] = f"demo_{secrets.token_urlsafe(24)}"
     loaded = _load(args.config)
+    if not any(listener.url.startswith("ws://") for listener in loaded.config.listen):
+        raise ConfigError(f"{loaded.path}: the demo needs a listener of TCP without TLS")
     return trio.run(partial(_demo, loaded, os.environ[KEY]))
 
 

@@ -92,9 +92,10 @@ class Caller:
 async def converse(ready: Ready, key: str, narrator: Narrator) -> int:
     """Drive the conversation through the daemon; returns 0 if all of it went well."""
     stages = " · ".join(stage.name for stage in ready.process.chain.stages) or "(no stages)"
-    print(f"daemon  {ready.addresses[0]}\nchain   client → {stages} → simulated model")
+    place = next(address for address in ready.addresses if address.startswith("ws://"))
+    print(f"daemon  {place}\nchain   client → {stages} → simulated model")
     headers = [("Authorization", f"Bearer {key}")]
-    connection = await dial(f"{ready.addresses[0]}?model=gpt-realtime-2.1", headers=headers)
+    connection = await dial(f"{place}?model=gpt-realtime-2.1", headers=headers)
     caller = Caller(connection, narrator)
     try:
         await caller.until(Server.SESSION_CREATED)

@@ -3,13 +3,13 @@
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from rtpipe.api.plugin import OnError
 from rtpipe.api.secret import Secret
+from rtpipe.daemon.addresses import UNIX, parse_address
 
 MIB = 1024 * 1024
 
@@ -18,13 +18,24 @@ class Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all tables."""
 
 
+class Tls(Struct, frozen=True, kw_only=True):
+    """What a listener shows to prove who it is."""
+
+    certificate: Annotated[
+        str,
+        Meta(description="PEM file of the certificate, followed by those between it and the authority's."),
+    ]
+    key: Annotated[str, Meta(description="PEM file of its key, without a password.")]
+
+
 class Listen(Struct, frozen=True, kw_only=True):
     """A door for clients. It serves the Realtime routes, `/healthz` and `/readyz`."""
 
     address: Annotated[
         str,
         Meta(
-            description="Where: `host:port`, `[::1]:8787` for IPv6, `0.0.0.0:8787` for every interface.",
+            description="Where: `host:port`, `[::1]:8787` for IPv6, `0.0.0.0:8787` for every interface, or "
+            "`unix:/path` for a Unix socket.",
             examples=["127.0.0.1:8787"],
         ),
     ]
@@ -42,6 +53,28 @@ class Listen(Struct, frozen=True, kw_only=True):
             examples=[["https://app.example"]],
         ),
     ] = ()
+    tls: Annotated[
+        Tls | None,
+        Meta(
+            description="Speak TLS (1.2 or 1.3) and nothing else: PEM files of the certificate with its "
+            "chain, and of its key. `rtpipe dev-cert` makes a pair for trying out.",
+            examples=[{"certificate": "/etc/rtpipe/server.pem", "key": "/etc/rtpipe/server-key.pem"}],
+        ),
+    ] = None
+    mode: Annotated[
+        str,
+        Meta(
+            description="Of a Unix socket: its permissions, octal. Who may write to it may connect.",
+            extra_json_schema={"pattern": "^0?[0-7]{3}$"},
+        ),
+    ] = "0660"
+    group: Annotated[
+        str | None,
+        Meta(
+            description="Of a Unix socket: the group it belongs to, by name or number. Unset: the daemon's.",
+            examples=["rtpipe"],
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -49,12 +82,28 @@ class Listen(Struct, frozen=True, kw_only=True):
 
     @property
     def host(self) -> str:
-        return parse_address(self.address)[0]
+        """Of TCP; "" for a Unix socket."""
+        place = parse_address(self.address)
+        return "" if isinstance(place, Path) else place[0]
 
     @property
     def port(self) -> int:
-        """0: one that is free."""
-        return parse_address(self.address)[1]
+        """Of TCP. 0: one that is free."""
+        place = parse_address(self.address)
+        return 0 if isinstance(place, Path) else place[1]
+
+    @property
+    def path(self) -> Path | None:
+        """Of a Unix socket."""
+        place = parse_address(self.address)
+        return place if isinstance(place, Path) else None
+
+    @property
+    def url(self) -> str:
+        """As clients write it, without a path; a port 0 is not known yet."""
+        if self.address.startswith(UNIX):
+            return self.address
+        return f"{'ws' if self.tls is None else 'wss'}://{self.address}"
 
 
 class Upstream(Struct, frozen=True, kw_only=True):
@@ -81,6 +130,14 @@ class Upstream(Struct, frozen=True, kw_only=True):
             description="Where rtpipe finds its own key: the first present of `credential` (systemd), "
             "`file` and `env`. Kind `openai` needs one.",
             examples=[{"credential": "openai-api-key", "env": "OPENAI_API_KEY"}],
+        ),
+    ] = None
+    ca: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of the authority to trust here, instead of those the system trusts. "
+            "Certificate and name are always verified.",
+            examples=["/etc/rtpipe/ca.pem"],
         ),
     ] = None
     default_model: Annotated[
@@ -220,38 +277,3 @@ class Config(Struct, frozen=True, kw_only=True):
         if given := os.environ.get("STATE_DIRECTORY", "").split(":")[0]:
             return Path(given)
         return Path(os.path.expanduser("~/.local/state/rtpipe"))
-
-
-def parse_address(address: str) -> tuple[str, int]:
-    """``"[::1]:8787"`` to ``("::1", 8787)``. Raises ``ValueError`` with a sentence for the operator."""
-    if address.startswith("unix:"):
-        raise ValueError("Unix sockets come with a later release: write host:port")
-    host, colon, port = address.rpartition(":")
-    if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
-        raise ValueError("expected host:port with a port from 0 to 65535, such as 127.0.0.1:8787")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError("write an IPv6 address in brackets, such as [::1]:8787")
-    if not host or not host.isprintable() or any(c in "[]/@ " for c in host):
-        raise ValueError("names no host: 127.0.0.1:8787 is this machine, 0.0.0.0:8787 every interface")
-    return host, int(port)
-
-
-def check_url(url: str, kind: str) -> None:
-    """Raises ``ValueError`` with a sentence when *url* is not one that upstreams of *kind* have."""
-    schemes = ("wss",) if kind == "openai" else ("wss", "ws")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as exc:
-        raise ValueError(f"is no URL: {exc}") from None
-    if parts.scheme not in schemes or not host:
-        starts = " or ".join(f"{scheme}://host/…" for scheme in schemes)
-        raise ValueError(f"expected {starts} for kind {kind}")
-    if parts.query or parts.fragment:
-        raise ValueError("has a query or fragment: rtpipe adds its own (the model stands in default_model)")
-    if parts.username or parts.password:
-        raise ValueError("has a user name or password in it: keys belong in api_key")
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError("has characters that a URL cannot have")

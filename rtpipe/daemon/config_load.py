@@ -14,7 +14,8 @@ from rtpipe.api.plugin import OnError
 from rtpipe.api.secret import Secret
 from rtpipe.chain.discovery import RESERVED, AnyPlugin, load_plugin
 from rtpipe.daemon import config_files
-from rtpipe.daemon.config import Config, StageTable, check_url, parse_address
+from rtpipe.daemon.addresses import check_url, parse_address, parse_mode
+from rtpipe.daemon.config import Config, StageTable
 from rtpipe.daemon.config_convert import convert
 from rtpipe.daemon.config_files import Sources, Table, nearest
 from rtpipe.daemon.toml_positions import Path as KeyPath
@@ -101,7 +102,6 @@ def from_text(text: str, name: str) -> Loaded:
 
 def build(sources: Sources) -> Loaded:
     """Judge what was read. Raises ``ConfigError``."""
-    _refuse_later(sources)
     config = convert(sources.data, Config, sources, ())
     _check_listeners(config, sources)
     _check_upstreams(config, sources)
@@ -168,15 +168,8 @@ def _secrets(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, Secret]]:
         yield from _secrets(item, (*path, key))
 
 
-def _refuse_later(sources: Sources) -> None:
-    listeners = sources.at(("listen",))
-    for i, listener in enumerate(listeners if isinstance(listeners, list) else ()):
-        if isinstance(listener, dict) and "tls" in listener:
-            raise sources.error(("listen", i, "tls"), "TLS comes with a later release: put a proxy in front")
-
-
 def _check_listeners(config: Config, sources: Sources) -> None:
-    seen: dict[tuple[str, int], int] = {}
+    seen: dict[tuple[str, int] | Path, int] = {}
     names: set[str] = set()
     for i, listener in enumerate(config.listen):
         try:
@@ -184,11 +177,17 @@ def _check_listeners(config: Config, sources: Sources) -> None:
         except ValueError as exc:
             raise sources.error(("listen", i, "address"), str(exc)) from None
         first = seen.setdefault(address, i)
-        if first != i and address[1]:
+        if first != i and (isinstance(address, Path) or address[1]):
             raise sources.error(("listen", i, "address"), f"the same address as listen[{first}]")
         if listener.name in names and listener.name != listener.address:
             raise sources.error(("listen", i, "name"), "another listener has this name")
         names.add(listener.name)
+        if isinstance(address, Path) and listener.tls is not None:
+            raise sources.error(("listen", i, "tls"), "a Unix socket stays on this machine: it has no TLS")
+        try:
+            parse_mode(listener.mode)
+        except ValueError as exc:
+            raise sources.error(("listen", i, "mode"), str(exc)) from None
         for j, origin in enumerate(listener.origins):
             if not _ORIGIN.fullmatch(origin):
                 raise sources.error(
@@ -207,6 +206,8 @@ def _check_upstreams(config: Config, sources: Sources) -> None:
             check_url(upstream.url, upstream.kind)
         except ValueError as exc:
             raise sources.error(("upstream", i, "url"), str(exc)) from None
+        if upstream.ca is not None and not upstream.url.startswith("wss:"):
+            raise sources.error(("upstream", i, "ca"), "only wss:// has certificates to verify")
         if upstream.kind == "openai" and upstream.api_key is None:
             raise sources.error(
                 ("upstream", i, "api_key"),

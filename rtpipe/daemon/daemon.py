@@ -17,13 +17,14 @@ from rtpipe.chain.guard import Guard
 from rtpipe.chain.instances import Services, StageSpec
 from rtpipe.daemon.config import Upstream
 from rtpipe.daemon.config_load import Loaded, check_doors, check_secrets
+from rtpipe.daemon.listeners import check_files, open_all
 from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.routes import Routes
 from rtpipe.session.closing import Ending
 from rtpipe.session.watch import Watchers
 from rtpipe.store import Store
-from rtpipe.transport.server import Listener, open_tcp, serve
+from rtpipe.transport.server import Listener, serve
 
 log = logging.getLogger("rtpipe.daemon")
 
@@ -33,7 +34,10 @@ STOP_LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What is told when the daemon serves: the WebSocket addresses as bound, and the process."""
+    """What is told when the daemon serves: the addresses as bound, and the process.
+
+    They are ``ws://…``, ``wss://…`` or ``unix:/path``.
+    """
 
     addresses: Sequence[str]
     process: Process
@@ -93,23 +97,23 @@ async def _run(
         background.start_soon(watchers.run)
         await instances.start(chain, guard)
         try:
-            await _serve(process, ready)
+            await _serve(loaded, process, ready)
         finally:
             await instances.stop(chain, guard)
             await store.close()
             background.cancel_scope.cancel()
 
 
-async def _serve(process: Process, ready: Callable[[Ready], None]) -> None:
+async def _serve(loaded: Loaded, process: Process, ready: Callable[[Ready], None]) -> None:
     """Open the listeners, serve, and on a signal stop: no new sessions, then an end to those there are."""
     routes = Routes(process)
     await routes.collect()
     limits = process.config.limits
-    listeners = await _open_listeners(process)
+    listeners = await open_all(loaded)
     async with trio.open_nursery() as handlers:
         with trio.CancelScope() as accepting:
             await handlers.start(_stop_on_signal, process, accepting)
-            addresses = [f"ws://{_place(*listener.address)}/v1/realtime" for listener in listeners]
+            addresses = [_address(listener) for listener in listeners]
             ready(Ready(addresses, process))
             await serve(
                 listeners,
@@ -143,19 +147,6 @@ async def _stop_on_signal(
             accepting.cancel()
 
 
-async def _open_listeners(process: Process) -> list[Listener]:
-    listeners: list[Listener] = []
-    for door in process.config.listen:
-        try:
-            listeners += await open_tcp(door.name, door.host, door.port)
-        except OSError as exc:
-            for listener in listeners:
-                await listener.socket.aclose()
-            why = exc.strerror or str(exc)
-            raise ConfigError(f"cannot listen at {door.address}: {why}: choose another address") from None
-    return listeners
-
-
 async def _simulated(nursery: trio.Nursery, pace: float, configured: Sequence[Upstream]) -> Upstream:
     """A simulated model of our own, as an upstream with the first configured one's models."""
     from rtpipe import sim  # loaded only when asked for
@@ -180,7 +171,13 @@ def _specs(loaded: Loaded, *, secrets_of_upstreams: bool) -> list[StageSpec]:
     configs = {spec.name: spec.config for spec in specs}
     check_secrets(loaded, configs, upstreams=secrets_of_upstreams)
     check_doors(loaded, {spec.name: spec.plugin_type for spec in specs})
+    check_files(loaded, upstreams=secrets_of_upstreams)
     return specs
+
+
+def _address(listener: Listener) -> str:
+    """Where a client of the Realtime protocol connects; a Unix socket has no URL of its own."""
+    return listener.url if listener.file is not None else f"{listener.url}/v1/realtime"
 
 
 def _place(host: str, port: int) -> str:

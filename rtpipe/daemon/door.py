@@ -92,7 +92,7 @@ async def _establish(
         sessions.append(session)
         await session.open()
         try:
-            dialer = partial(dial_upstream, limits=process.config.limits)
+            dialer = partial(dial_upstream, limits=process.config.limits, upstream=upstream)
             await session.dial(dial_request(upstream, model, intent), dialer)
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
@@ -146,6 +146,8 @@ def connect_request(request: Request) -> ConnectRequest:
         subprotocols=request.subprotocols,
         address=request.peer.address,
         listener=request.peer.listener,
+        uid=request.peer.uid,
+        gid=request.peer.gid,
     )
 
 

@@ -1,12 +1,15 @@
 """Which upstream a session is dialled to, and what the handshake with it says."""
 
+import ssl
 from collections.abc import Sequence
+from pathlib import Path
 from urllib.parse import urlencode
 
 from rtpipe.api.request import DialRequest
 from rtpipe.daemon.config import Limits, Upstream
 from rtpipe.transport.connection import Connection
-from rtpipe.transport.dialer import dial
+from rtpipe.transport.dialer import DialFailed, dial
+from rtpipe.transport.tls import client_context
 
 TRANSCRIPTION = "transcription"
 
@@ -28,12 +31,22 @@ def dial_request(upstream: Upstream, model: str, intent: str | None) -> DialRequ
     return DialRequest(upstream.name, f"{upstream.url}?{urlencode(query)}", model, headers)
 
 
-async def dial_upstream(request: DialRequest, limits: Limits) -> Connection:
+def upstream_tls(upstream: Upstream) -> ssl.SSLContext | None:
+    """Whom to trust; ``None``: whom the system trusts. Raises ``OSError`` and ``ValueError``."""
+    return None if upstream.ca is None else client_context(Path(upstream.ca))
+
+
+async def dial_upstream(request: DialRequest, limits: Limits, upstream: Upstream) -> Connection:
     """Dial as a session asks. Raises what ``dial`` raises."""
+    try:
+        tls = upstream_tls(upstream)  # read anew, so that an authority can be replaced
+    except (OSError, ValueError) as exc:
+        raise DialFailed(f"{upstream.ca} is no authority's certificate any more: {exc}") from None
     return await dial(
         request.url,
         headers=request.headers.items(),
         timeout_s=limits.connect_timeout_s,
         max_message_bytes=limits.max_message_bytes,
         write_deadline_s=limits.write_deadline_s,
+        tls=tls,
     )

@@ -1,0 +1,66 @@
+"""Addresses as an operator writes them, judged with a sentence for what is wrong."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+UNIX = "unix:"
+_MODE = re.compile(r"0?[0-7]{3}")
+_UNIX_PATH_BYTES = 96
+
+
+def parse_address(address: str) -> tuple[str, int] | Path:
+    """``"[::1]:8787"`` to ``("::1", 8787)``, ``"unix:/run/x"`` to ``Path("/run/x")``.
+
+    Raises ``ValueError`` with a sentence for the operator.
+    """
+    if address.startswith(UNIX):
+        return _parse_unix(address.removeprefix(UNIX))
+    host, colon, port = address.rpartition(":")
+    if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
+        raise ValueError(
+            "expected host:port with a port from 0 to 65535, such as 127.0.0.1:8787, or unix:/path"
+        )
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("write an IPv6 address in brackets, such as [::1]:8787")
+    if not host or not host.isprintable() or any(c in "[]/@ " for c in host):
+        raise ValueError("names no host: 127.0.0.1:8787 is this machine, 0.0.0.0:8787 every interface")
+    return host, int(port)
+
+
+def _parse_unix(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute() or text.endswith("/") or ".." in path.parts or not text.isprintable():
+        raise ValueError("expected unix: and an absolute path, such as unix:/run/rtpipe/rtpipe.sock")
+    if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
+        raise ValueError(f"the path of a Unix socket may have {_UNIX_PATH_BYTES} bytes")
+    return path
+
+
+def parse_mode(text: str) -> int:
+    """``"0660"`` to ``0o660``. Raises ``ValueError`` with a sentence."""
+    if not _MODE.fullmatch(text):
+        raise ValueError('expected permissions as octal digits, such as "0660"')
+    return int(text, 8)
+
+
+def check_url(url: str, kind: str) -> None:
+    """Raises ``ValueError`` with a sentence when *url* is not one that upstreams of *kind* have."""
+    schemes = ("wss",) if kind == "openai" else ("wss", "ws")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as exc:
+        raise ValueError(f"is no URL: {exc}") from None
+    if parts.scheme not in schemes or not host:
+        starts = " or ".join(f"{scheme}://host/…" for scheme in schemes)
+        raise ValueError(f"expected {starts} for kind {kind}")
+    if parts.query or parts.fragment:
+        raise ValueError("has a query or fragment: rtpipe adds its own (the model stands in default_model)")
+    if parts.username or parts.password:
+        raise ValueError("has a user name or password in it: keys belong in api_key")
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("has characters that a URL cannot have")

@@ -1,0 +1,88 @@
+"""Doors opened as the configuration says, and the files that they and the upstreams need."""
+
+import errno
+import os
+import ssl
+from pathlib import Path
+
+from rtpipe.api.errors import ConfigError
+from rtpipe.daemon.addresses import parse_mode
+from rtpipe.daemon.config import Listen
+from rtpipe.daemon.config_load import Loaded
+from rtpipe.daemon.upstreams import upstream_tls
+from rtpipe.transport.server import Listener, open_tcp, open_unix
+from rtpipe.transport.tls import server_context
+from rtpipe.transport.unix import group_id
+
+_HINTS = {
+    errno.EADDRINUSE: "Address already in use: choose another address",
+    errno.EADDRNOTAVAIL: "this machine has no such address: choose another address",
+    errno.EEXIST: "something that is no socket is there: move it away, or choose another path",
+    errno.ENOENT: "its directory does not exist: make it",
+    errno.EACCES: "this user may not do that",
+    errno.EPERM: "this user may not do that: the group must be one of its own",
+}
+
+
+async def open_all(loaded: Loaded) -> list[Listener]:
+    """Bind and listen everywhere. Raises ``ConfigError`` for the first door that does not open."""
+    listeners: list[Listener] = []
+    try:
+        for i, door in enumerate(loaded.config.listen):
+            listeners += await _open(loaded, i, door)
+    except BaseException:
+        for listener in listeners:
+            await listener.aclose()
+        raise
+    return listeners
+
+
+async def _open(loaded: Loaded, i: int, door: Listen) -> list[Listener]:
+    tls = _server_tls(loaded, i, door)
+    group = _group(loaded, i, door)
+    try:
+        if door.path is not None:
+            return [open_unix(door.name, door.path, parse_mode(door.mode), group)]
+        return await open_tcp(door.name, door.host, door.port, tls)
+    except OSError as exc:
+        why = _HINTS.get(exc.errno or 0) or exc.strerror or str(exc)
+        raise loaded.sources.error(
+            ("listen", i, "address"), f"cannot listen at {door.address}: {why}"
+        ) from None
+
+
+def check_files(loaded: Loaded, *, upstreams: bool = True) -> None:
+    """See that certificates, keys and groups can be used. Raises ``ConfigError`` for the first."""
+    for i, door in enumerate(loaded.config.listen):
+        _server_tls(loaded, i, door)
+        _group(loaded, i, door)
+    for i, upstream in enumerate(loaded.config.upstream if upstreams else ()):
+        try:
+            upstream_tls(upstream)
+        except (OSError, ValueError) as exc:
+            raise loaded.sources.error(("upstream", i, "ca"), _why(exc)) from None
+
+
+def _server_tls(loaded: Loaded, i: int, door: Listen) -> ssl.SSLContext | None:
+    if door.tls is None:
+        return None
+    try:
+        return server_context(Path(door.tls.certificate), Path(door.tls.key))
+    except (OSError, ValueError) as exc:
+        raise loaded.sources.error(("listen", i, "tls"), _why(exc)) from None
+
+
+def _group(loaded: Loaded, i: int, door: Listen) -> int | None:
+    if door.path is None or door.group is None:
+        return None
+    try:
+        return group_id(door.group)
+    except KeyError:
+        error: ConfigError = loaded.sources.error(("listen", i, "group"), f"there is no group {door.group}")
+        raise error from None
+
+
+def _why(exc: Exception) -> str:
+    if isinstance(exc, OSError):
+        return f"{os.fsdecode(exc.filename or 'the file')} cannot be read ({exc.strerror})"
+    return str(exc)
