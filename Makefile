@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/rtpipe-*))
 
-.PHONY: help demo test lint types imports unit generate wheels clean
+.PHONY: help demo test lint types imports unit bench generate wheels clean
 
 help:
 	@echo "make demo      run the daemon with a simulated model and one conversation through it"
 	@echo "make test      every check there is: lint, types, layers, tests, freshness of generated files"
+	@echo "make bench     CPU per relayed event, beside other relays (benchmarks/README.md)"
 	@echo "make generate  rewrite the generated parts of config/ and the documentation"
 	@echo "make wheels    build host and plugins, and install them into an empty environment"
 
@@ -30,6 +31,9 @@ imports: .venv/ready
 
 unit: .venv/ready
 	$(BIN)/python -m pytest
+
+bench: .venv/ready
+	$(BIN)/python -m benchmarks $(ARGS)
 
 generate: .venv/ready
 	$(BIN)/python -m tests.refresh
