@@ -89,6 +89,7 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         principal: Principal = ANONYMOUS,
         model: str = "gpt-realtime-2.1",
         limits: SessionLimits | None = None,
+        session_type: str = "realtime",
         on_error: Mapping[str, Any] | None = None,
         store: Callable[[str], Store] | None = None,
         upstream: Callable[[trio.Nursery], Connection] | None = None,
@@ -97,6 +98,7 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         self._principal = principal
         self._model = model
         self._limits = limits
+        self._session_type = session_type
         self._store = store or _no_store
         self._upstream = upstream
         self.guard = Guard()
@@ -180,6 +182,7 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
                 self.guard,
                 nursery,
                 limits=self._limits,
+                session_type=self._session_type,
                 observer=self.facts.append,
             )
             try:

@@ -1,7 +1,5 @@
 """Sessions over memory legs: what passes, what ends, what is told."""
 
-import msgspec
-
 from rtpipe import Close, Drop, Event, Plugin, Reply, on_client, on_server, reject
 from rtpipe.testing import ChainHarness
 
