@@ -16,7 +16,6 @@ from rtpipe.session.closing import Ending
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.session import Session
 from rtpipe.session.watch import Watchers
-from rtpipe.transport.exchange import Exchange
 
 
 @dataclass(slots=True)
@@ -46,9 +45,8 @@ class Process:
             watch_events=limits.watch_events,
         )
 
-    def listener(self, exchange: Exchange) -> Listen:
-        """The configuration of the door a request came through."""
-        name = exchange.request.peer.listener
+    def listener(self, name: str) -> Listen:
+        """The configuration of the door of that name."""
         return next(listener for listener in self.config.listen if listener.name == name)
 
     @contextmanager

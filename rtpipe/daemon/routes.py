@@ -7,7 +7,8 @@ from rtpipe.api.errors import ConfigError, HookFailed, Refused
 from rtpipe.api.request import Response, Route
 from rtpipe.chain.guard import HookCall
 from rtpipe.daemon import refusals
-from rtpipe.daemon.door import authenticate, connect_request, serve_session
+from rtpipe.daemon.door import connect_request, serve_session
+from rtpipe.daemon.establish import authenticate
 from rtpipe.daemon.process import Process
 from rtpipe.protocol.errors import http_error
 from rtpipe.transport.exchange import Exchange
@@ -92,7 +93,7 @@ class Routes:
         request = connect_request(exchange.request)
         try:
             if route.access != "open":
-                await authenticate(self._process, request, self._process.listener(exchange))
+                await authenticate(self._process, request)
             body = await exchange.read_body(BODY_BYTES)
             answer: Response = await self._process.guard.call(call, request, body)
             content = answer.body if isinstance(answer.body, bytes | dict) else str(answer.body).encode()

@@ -1,0 +1,132 @@
+"""From somebody who knocks to a session in service: authenticate, open, dial, and only then answer."""
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+
+from rtpipe.api.errors import HookFailed, Refused
+from rtpipe.api.principal import ANONYMOUS, Principal
+from rtpipe.api.request import ConnectRequest
+from rtpipe.daemon import refusals
+from rtpipe.daemon.process import Process
+from rtpipe.daemon.upstreams import TRANSCRIPTION, choose, dial_request, dial_upstream
+from rtpipe.session.session import Session
+from rtpipe.transport.connection import Connection, ConnectionLost
+from rtpipe.transport.dialer import DialFailed, DialRefused, DialTimeout
+from rtpipe.transport.exchange import ClientGone
+
+log = logging.getLogger("rtpipe.daemon")
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """A client that wants a session, whatever it speaks.
+
+    *accept* gives it its answer and returns its connection; *unless_gone* awaits something as long as the
+    client stays, and raises ``ClientGone``.
+    """
+
+    request: ConnectRequest
+    model: str | None
+    intent: str | None
+    accept: Callable[[Session], Awaitable[Connection]]
+    unless_gone: Callable[[Callable[[], Awaitable[None]]], Awaitable[Any]]
+
+
+async def serve(process: Process, knock: Knock) -> None:
+    """Serve one client until its session ends. Raises ``Refused``, ``ClientGone``, ``ConnectionLost``."""
+    with process.room():
+        failure = await _serve(process, knock)
+    if failure is not None:
+        raise _as_refusal(failure)
+
+
+async def _serve(process: Process, knock: Knock) -> Exception | None:
+    """Returns what kept the session from being established: raised here, the nursery would wrap it."""
+    sessions: list[Session] = []
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            with process.establishing():
+                await knock.unless_gone(partial(_establish, process, knock, nursery, sessions))
+            session = sessions[0]
+            with process.registered(session):
+                await session.attach_client(await knock.accept(session))
+                await session.ended.wait()
+        except (Refused, DialRefused, DialFailed, DialTimeout, trio.TooSlowError, ClientGone) as exc:
+            failure = exc
+        except ConnectionLost as exc:
+            failure = exc
+        finally:
+            for session in sessions:
+                await session.close()
+            nursery.cancel_scope.cancel()
+    return failure
+
+
+async def _establish(process: Process, knock: Knock, nursery: trio.Nursery, sessions: list[Session]) -> None:
+    """Authenticate, open, dial: all within one limit. *sessions* gets the session, for whoever closes it."""
+    with trio.fail_after(process.config.limits.connect_timeout_s):
+        principal = await authenticate(process, knock.request)
+        upstream, model = choose(process.upstreams, knock.model)
+        _check_model(principal, knock.model, model)
+        session = Session(
+            f"sess_{secrets.token_hex(8)}",
+            principal,
+            model,
+            process.chain,
+            process.guard,
+            nursery,
+            limits=process.session_limits,
+            session_type=TRANSCRIPTION if knock.intent == TRANSCRIPTION else "realtime",
+            observer=process.observer,
+        )
+        sessions.append(session)
+        await session.open()
+        try:
+            dialer = partial(dial_upstream, limits=process.config.limits, upstream=upstream)
+            await session.dial(dial_request(upstream, model, knock.intent), dialer)
+        except ConnectionLost:
+            raise DialFailed("the upstream closed the connection at once") from None
+        session.opened(knock.request.listener, upstream.name)
+
+
+def _as_refusal(failure: Exception) -> Exception:
+    if isinstance(failure, DialRefused | DialFailed | DialTimeout):
+        log.warning("upstream: %s", failure)
+        return refusals.for_dial(failure)
+    return refusals.TIMED_OUT if isinstance(failure, trio.TooSlowError) else failure
+
+
+async def authenticate(process: Process, request: ConnectRequest) -> Principal:
+    """Who is calling. Raises ``Refused`` when no stage knows the caller, or it may not have its role."""
+    principal = await _identify(process, request)
+    if request.role not in principal.roles:
+        raise Refused(403, "role_not_allowed", f"This caller may not have the role {request.role}.")
+    return principal
+
+
+async def _identify(process: Process, request: ConnectRequest) -> Principal:
+    if process.listener(request.listener).open:
+        return ANONYMOUS
+    for call in process.chain.calls("authenticate"):
+        try:
+            principal = await process.guard.call(call, request)
+            if principal is not None and not isinstance(principal, Principal):
+                raise process.guard.nonsense(call, principal)
+        except HookFailed:
+            raise Refused(503, "authentication_failed", "Nobody can be let in just now.") from None
+        if principal is not None:
+            return principal
+    message = "No credentials: send your key as Authorization: Bearer."
+    raise Refused(401, "invalid_api_key", message, {"WWW-Authenticate": "Bearer"})
+
+
+def _check_model(principal: Principal, asked: str | None, model: str) -> None:
+    if principal.models is not None and not {asked, model} & principal.models:
+        raise Refused(403, "model_not_allowed", f"This key may not use the model {model!a}.")
