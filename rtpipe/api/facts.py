@@ -16,6 +16,8 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionOpened(Fact, frozen=True):
+    """A session has its upstream; *listener* and *upstream* are names of the configuration."""
+
     principal: str
     model: str
     listener: str
@@ -50,6 +52,8 @@ class ResponseEnded(Fact, frozen=True):
 
 
 class ToolCalled(Fact, frozen=True):
+    """A call of the model's was answered, or not; *stage* is who did it, *status* how it ended."""
+
     name: str
     call_id: str
     stage: str
@@ -67,6 +71,8 @@ class Waited(Fact, frozen=True):
 
 
 class Spent(Fact, frozen=True):
+    """What a use of the model cost; *usage* is what the price was made of."""
+
     principal: str
     model: str
     micro_usd: int
@@ -84,6 +90,8 @@ class Refused(Fact, frozen=True):
 
 
 class Alerted(Fact, frozen=True):
+    """Somebody should look at this; *name* is a short word for what it is about."""
+
     stage: str
     name: str
     message: str

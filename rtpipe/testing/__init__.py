@@ -3,9 +3,18 @@
 Time: with the ``autojump_clock`` fixture of pytest-trio, waiting costs nothing and deadlines are exact.
 """
 
+from rtpipe.session.limits import SessionLimits
 from rtpipe.sim import SimOptions
 from rtpipe.testing.harness import ChainHarness, End
 from rtpipe.testing.sim import sim_upstream
 from rtpipe.testing.transcript import TranscriptError, play
 
-__all__ = ["ChainHarness", "End", "SimOptions", "TranscriptError", "play", "sim_upstream"]
+__all__ = [
+    "ChainHarness",
+    "End",
+    "SessionLimits",
+    "SimOptions",
+    "TranscriptError",
+    "play",
+    "sim_upstream",
+]

@@ -7,8 +7,7 @@ import pytest
 import trio
 
 from rtpipe import Drop, Event, Plugin, Session, facts, on_client, on_server, reject
-from rtpipe.session.limits import SessionLimits
-from rtpipe.testing import ChainHarness, TranscriptError, play
+from rtpipe.testing import ChainHarness, SessionLimits, TranscriptError, play
 from rtpipe_response_lock import ResponseLock
 
 LOCK = {"response-lock": ResponseLock}

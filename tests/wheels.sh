@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Proof of the packages: build host and plugins, install them into an empty environment, and use them there.
+# Wheels are built from the source distributions, so that these are complete too.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+repository=$PWD
+python=$repository/.venv/bin/python
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+for folder in . plugins/rtpipe-*; do
+    (cd "$folder" && "$python" -m hatchling build --target sdist --directory "$work/sdist" >"$work/log" 2>&1) ||
+        { cat "$work/log"; exit 1; }
+done
+"$python" -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir "$work/wheels" "$work"/sdist/*.tar.gz
+ls "$work/wheels"
+
+"$python" -m venv "$work/empty"
+pip="$work/empty/bin/python -m pip --quiet --disable-pip-version-check"
+$pip install --find-links "$work/wheels" "$(ls "$work"/wheels/rtpipe_gateway-*.whl)[standard]"
+$pip check
+
+# Not from the repository, where `import rtpipe` would find the sources.
+cd "$work"
+export PATH="$work/empty/bin:$PATH"
+export RTPIPE_DEMO_KEY=for-rtpipe-check-alone
+config="$repository/config/demo.toml"
+python -W error -c '
+import rtpipe, sys
+assert rtpipe.__file__.startswith(sys.prefix), rtpipe.__file__
+from importlib.metadata import distributions
+names = {each.metadata["Name"] for each in distributions()}
+assert "rtpipe" not in names, "the radio astronomy package came along"
+'
+rtpipe --version
+rtpipe plugins list --config "$config"
+rtpipe check --config "$config"
+rtpipe sample >sample.toml
+for folder in "$repository"/plugins/rtpipe-*; do
+    grep --quiet "^# ---- ${folder##*/rtpipe-} ----$" sample.toml || { echo "${folder##*/} has no sample in its wheel"; exit 1; }
+done
+rtpipe demo --config "$config"
+echo "wheels: ok"
