@@ -17,7 +17,7 @@ from rtpipe.chain.discovery import installed, load_plugin
 from rtpipe.cli.output import complain
 from rtpipe.daemon.config_files import nearest
 
-VERBS = ("run", "check", "plugins", "sample", "sim", "demo")
+VERBS = ("run", "check", "plugins", "sample", "sim", "demo", "dev-cert")
 
 USAGE = "usage: rtpipe [--help | --version] VERB …\n"
 INTERRUPTED = 130
@@ -72,7 +72,7 @@ def _main(words: list[str]) -> int:
 
 
 def _own(verb: str) -> Command:
-    module = importlib.import_module(f"rtpipe.cli.{verb}")
+    module = importlib.import_module(f"rtpipe.cli.{verb.replace('-', '_')}")
     return Command(module.NAME, module.HELP, module.arguments, module.run)
 
 

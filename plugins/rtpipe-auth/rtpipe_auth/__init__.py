@@ -1,6 +1,6 @@
-"""Who may use this gateway: static keys, each with a principal of its own."""
+"""Who may use this gateway: static keys, and local users without one, each with a principal of its own."""
 
-from rtpipe_auth.config import Config, Key
+from rtpipe_auth.config import Config, Key, PeerRule
 from rtpipe_auth.plugin import Auth
 
-__all__ = ["Auth", "Config", "Key"]
+__all__ = ["Auth", "Config", "Key", "PeerRule"]

@@ -27,15 +27,15 @@ def unauthorized(code: str, message: str) -> Refused:
     return Refused(401, code, message, {"WWW-Authenticate": "Bearer"})
 
 
-def presented_key(request: ConnectRequest) -> str:
-    """The one key that came with *request*; raises ``Refused`` unless there is exactly one."""
+def presented_key(request: ConnectRequest) -> str | None:
+    """The key that came with *request*, ``None`` if none did; raises ``Refused`` if it cannot be one."""
     if any(name.lower().replace("_", "-") in _QUERY_NAMES for name in request.query):
         raise Refused(400, "api_key_in_query", f"A key in the URL ends up in logs. Replace that key; {_HOW}.")
     found = {_bearer(value) for value in request.headers.get("authorization", ())}
     found.update(request.headers.get("api-key", ()))
     found.update(p.removeprefix(SUBPROTOCOL) for p in request.subprotocols if p.startswith(SUBPROTOCOL))
     if not found:
-        raise unauthorized("missing_api_key", f"You did not provide a key: {_HOW}.")
+        return None
     if len(found) > 1:
         raise Refused(400, "several_api_keys", "You provided different keys at once: send one.")
     key = found.pop()
@@ -44,6 +44,11 @@ def presented_key(request: ConnectRequest) -> str:
             "invalid_api_key", "Incorrect key provided: a key is 1 to 4096 printable ASCII characters."
         )
     return key
+
+
+def missing_key() -> Refused:
+    """For a caller who brought none and needs one."""
+    return unauthorized("missing_api_key", f"You did not provide a key: {_HOW}.")
 
 
 def _bearer(value: str) -> str:

@@ -1,4 +1,4 @@
-"""The plugin: compares the key that came with a connection to those it knows."""
+"""The plugin: compares what came with a connection, a key or who the kernel says it is, to what it knows."""
 
 import hashlib
 import hmac
@@ -6,12 +6,12 @@ from typing import ClassVar
 
 from rtpipe import Command, ConfigError, ConnectRequest, Health, OnError, Plugin, Principal, Refused
 from rtpipe_auth.config import Config, Key
-from rtpipe_auth.credentials import USABLE_KEY, presented_key, unauthorized
+from rtpipe_auth.credentials import USABLE_KEY, missing_key, presented_key, unauthorized
 from rtpipe_auth.new_key import KEYS
 
 
 class Auth(Plugin[Config, None]):
-    """Lets in who presents one of the configured keys, as the principal of that key."""
+    """Lets in who presents a configured key or, on a Unix socket, is a configured user or group."""
 
     on_error: ClassVar[OnError] = "close"
     on_error_choices: ClassVar[tuple[OnError, ...]] = ("close",)  # nobody gets in because this failed
@@ -33,7 +33,26 @@ class Auth(Plugin[Config, None]):
 
     def authenticate(self, request: ConnectRequest) -> Principal:
         """The principal of the key in *request*; raises ``Refused`` otherwise, whatever came."""
-        digest = hashlib.sha256(presented_key(request).encode("ascii")).digest()
+        key = presented_key(request)
+        caller = self._peer(request) if key is None else self._holder(key)
+        if request.role not in caller.roles:
+            what = "caller" if key is None else "key"
+            raise Refused(
+                403,
+                "role_not_allowed",
+                f"This {what} may not connect as {request.role!r}: its operator grants that with 'roles'.",
+            )
+        return caller
+
+    def _peer(self, request: ConnectRequest) -> Principal:
+        """Who came without a key, if it is a process of this machine that needs none."""
+        for peer in self.config.peers:
+            if peer.matches(request.uid, request.gid):
+                return peer.principal()
+        raise missing_key()
+
+    def _holder(self, key: str) -> Principal:
+        digest = hashlib.sha256(key.encode("ascii")).digest()
         caller = None
         # No early exit: how long this takes says nothing about which key came close.
         for known, principal in self._known:
@@ -41,18 +60,15 @@ class Auth(Plugin[Config, None]):
                 caller = principal
         if caller is None:
             raise unauthorized("invalid_api_key", "Incorrect key provided: this gateway does not know it.")
-        if request.role not in caller.roles:
-            raise Refused(
-                403,
-                "role_not_allowed",
-                f"This key may not connect as {request.role!r}: its operator grants that with 'roles'.",
-            )
         return caller
 
     def health(self) -> Health:
-        """How many keys are let in."""
-        count = len(self._known)
-        return Health(ok=True, sentence=f"{count} {'key is' if count == 1 else 'keys are'} let in")
+        """How many are let in."""
+        count, peers = len(self._known), len(self.config.peers)
+        sentence = f"{count} {'key is' if count == 1 else 'keys are'} let in"
+        if peers:
+            sentence += f", and {peers} {'peer' if peers == 1 else 'peers'} without one"
+        return Health(ok=True, sentence=sentence)
 
     @classmethod
     def commands(cls) -> list[Command]:

@@ -5,6 +5,7 @@ import hmac
 import logging
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,67 @@ def test_every_key_is_compared_whichever_matches(position: int, monkeypatch: pyt
     assert compared == [sha256(key) for key in keys]
 
 
+# --- peers of a Unix socket
+
+
+def local(uid: int | None, gid: int | None, **knocking: Any) -> ConnectRequest:
+    """Somebody at a Unix socket, for whom the kernel vouches."""
+    return replace(knock(**knocking), uid=uid, gid=gid)
+
+
+def with_peers(*peers: Mapping[str, Any]) -> Auth:
+    """The plugin with the key MARKED and these peers."""
+    keys = [{"id": "kiosk", "sha256": sha256(MARKED)}]
+    auth = Auth(msgspec.convert({"keys": keys, "peers": list(peers)}, Config), FakeHost())  # type: ignore[arg-type]
+    auth.startup()
+    return auth
+
+
+PEERS = (
+    {"id": "billing", "uid": 1001, "models": ["m"], "labels": {"team": "money"}},
+    {"id": "services", "gid": 50, "roles": ["tools"]},
+    {"id": "root", "uid": 0},
+)
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "role", "expected"),
+    [
+        (1001, 7, "session", "billing"),
+        (1001, 50, "session", "billing"),
+        (1002, 50, "tools", "services"),
+        (0, 0, "session", "root"),
+    ],
+)
+def test_a_peer_needs_no_key_and_the_first_match_counts(uid: int, gid: int, role: str, expected: str) -> None:
+    assert with_peers(*PEERS).authenticate(local(uid, gid, role=role)).id == expected
+
+
+def test_a_peer_has_the_principal_of_its_entry() -> None:
+    principal = with_peers(*PEERS).authenticate(local(1001, 7))
+    assert principal == Principal(id="billing", models=frozenset({"m"}), labels={"team": "money"})
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(None, None), (1002, 51), (50, 1001)])
+def test_who_is_no_peer_needs_a_key(uid: int | None, gid: int | None) -> None:
+    refused = refusal(with_peers(*PEERS), local(uid, gid))
+    assert (refused.status, refused.code) == (401, "missing_api_key")
+    request = local(uid, gid, headers={"api-key": [MARKED]})
+    assert with_peers(*PEERS).authenticate(request).id == "kiosk"
+
+
+def test_a_peer_that_presents_a_key_is_whom_the_key_says() -> None:
+    auth = with_peers(*PEERS)
+    assert auth.authenticate(local(1001, 7, headers={"api-key": [MARKED]})).id == "kiosk"
+    assert refusal(auth, local(1001, 7, headers={"api-key": [OTHER]})).code == "invalid_api_key"
+    assert refusal(auth, local(1001, 7, query={"token": [OTHER]})).code == "api_key_in_query"
+
+
+def test_a_peer_is_held_to_its_roles() -> None:
+    refused = refusal(with_peers(*PEERS), local(1002, 50))
+    assert (refused.status, refused.code) == (403, "role_not_allowed")
+
+
 # --- saying nothing
 
 
@@ -295,6 +357,7 @@ def test_health_says_how_many_keys_there_are() -> None:
     two = started({"id": "a", "sha256": sha256(OTHER)}, {"id": "b", "sha256": sha256(MARKED)})
     assert two.health().sentence == "2 keys are let in"
     assert two.health().ok
+    assert with_peers(*PEERS).health().sentence == "1 key is let in, and 3 peers without one"
 
 
 def test_it_may_not_fail_open() -> None:

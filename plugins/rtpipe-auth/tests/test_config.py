@@ -1,6 +1,7 @@
 """An operator's mistakes: one line each, saying what to do."""
 
 import hashlib
+import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,7 @@ import msgspec
 import pytest
 
 from rtpipe import ConfigError
-from rtpipe_auth import Auth, Config, Key
+from rtpipe_auth import Auth, Config, Key, PeerRule
 
 HERE = Path(__file__).parent.parent
 HASH = hashlib.sha256(b"rtp_sk_one").hexdigest()
@@ -61,7 +62,37 @@ def test_a_wrong_key_is_named_with_its_place(key: dict[str, Any], said: str) -> 
     assert "$.keys[1]" in text or "$.keys[...]" in text
 
 
-@pytest.mark.parametrize("table", [{}, {"keys": []}])
+@pytest.mark.parametrize(
+    ("peer", "said"),
+    [
+        ({"id": "billing"}, "peer 'billing' has neither uid nor gid: give exactly one"),
+        ({"id": "billing", "uid": 1, "gid": 1}, "peer 'billing' has both uid and gid: give exactly one"),
+        ({"id": "billing", "uid": -1}, "Expected `int` >= 0"),
+        ({"id": "billing", "gid": 2**32 - 1}, "Expected `int` <= 4294967294"),
+        ({"id": "billing", "uid": "www-data"}, "Expected `int | null`, got `str`"),
+        ({"id": "bill ing", "uid": 1}, "cannot be used"),
+        ({"id": "billing", "uid": 1, "roles": ["boss"]}, "unknown role 'boss'"),
+        ({"id": "billing", "uid": 1, "sha256": HASH}, "unknown field `sha256`"),
+    ],
+)
+def test_a_wrong_peer_is_named_with_its_place(peer: dict[str, Any], said: str) -> None:
+    text = mistake({"peers": [{"id": "good", "uid": 7}, peer]})
+    assert said in text
+    assert "$.peers[1]" in text or "$.peers[...]" in text
+
+
+def test_peers_alone_are_enough() -> None:
+    assert msgspec.convert({"peers": [{"id": "billing", "uid": 1001}]}, Config).keys == ()
+
+
+def test_a_key_and_a_peer_of_one_caller_must_agree() -> None:
+    keys = [{"id": "billing", "sha256": HASH, "models": ["m"]}]
+    text = mistake({"keys": keys, "peers": [{"id": "billing", "uid": 1}]})
+    assert "keys[0] and peers[0] are both 'billing' but differ in models:" in text
+    msgspec.convert({"keys": keys, "peers": [{"id": "billing", "uid": 1, "models": ["m"]}]}, Config)
+
+
+@pytest.mark.parametrize("table", [{}, {"keys": []}, {"peers": []}])
 def test_without_keys_it_does_not_start(table: dict[str, Any]) -> None:
     assert "no keys, so nobody could connect: paste the lines" in mistake(table)
 
@@ -113,7 +144,7 @@ def test_a_secret_nobody_could_present_is_refused(secret: str, monkeypatch: pyte
     assert "could never be presented" in failing_start({"id": "kiosk", "secret": {"env": "THE_KEY"}})
 
 
-@pytest.mark.parametrize("struct", [Config, Key])
+@pytest.mark.parametrize("struct", [Config, Key, PeerRule])
 def test_every_option_is_described_and_in_the_readme(struct: type[msgspec.Struct]) -> None:
     schema = msgspec.json.schema(struct)["$defs"][struct.__name__]
     readme = (HERE / "README.md").read_text()
@@ -132,13 +163,13 @@ def test_the_sample_is_a_configuration_and_shows_every_option() -> None:
     msgspec.convert(tomllib.loads(text)["plugins"]["auth"], Config)
     # With the comment signs taken from its options it must still be one.
     everything = "\n".join(
-        line.removeprefix("# ") if " = " in line or line.startswith("# [[") else line
-        for line in text.splitlines()
+        line.removeprefix("# ") if re.match(r"# (\w+ = |\[\[)", line) else line for line in text.splitlines()
     )
     tables = tomllib.loads(everything)["plugins"]["auth"]
     msgspec.convert(tables, Config)
     shown = {option for key in tables["keys"] for option in key}
     assert shown == {field.name for field in msgspec.structs.fields(Key)}
+    assert {option for peer in tables["peers"] for option in peer} == {"id", "uid"}
 
 
 def test_the_distribution_offers_the_plugin_and_its_sample() -> None:
