@@ -1,22 +1,23 @@
 """A session: one conversation, its configuration, meters and plugin states, and the two legs it outlives."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from typing import Protocol
 
 import trio
 
-from rtpipe.api.errors import HookFailed, QueueFull, Refused
+from rtpipe.api.errors import HookFailed, Refused
 from rtpipe.api.event import CLIENT, HOST, Event, UnreadableEvent
 from rtpipe.api.facts import Fact, LegChanged, SessionClosed, SessionOpened
-from rtpipe.api.facts import Refused as RefusedFact
 from rtpipe.api.principal import Principal
 from rtpipe.api.request import DialRequest
-from rtpipe.api.verdicts import Close, Drop, Reject, Reply, Verdict
+from rtpipe.api.verdicts import Close, Verdict
 from rtpipe.chain.compile import Chain, Stage
 from rtpipe.chain.guard import Guard, HookCall
 from rtpipe.chain.walk import PLUGIN_FAILED
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Direction
+from rtpipe.session import outcomes
 from rtpipe.session.client_edge import ClientEdge
 from rtpipe.session.closing import (
     INTERNAL_ERROR,
@@ -42,6 +43,12 @@ Observer = Callable[[Fact], None]
 Dialer = Callable[[DialRequest], Awaitable[Connection]]
 
 
+class Tap(Protocol):
+    """Somebody who is shown what passes the client edge, at once and without a say in it."""
+
+    def event(self, session: str, direction: Direction, event: Event) -> None: ...
+
+
 class Session:
     """Owns the conversation; legs attach and detach. Lives inside a nursery of its owner's."""
 
@@ -57,6 +64,7 @@ class Session:
         limits: SessionLimits | None = None,
         session_type: str = "realtime",
         observer: Observer = lambda _: None,
+        taps: Collection[Tap] = (),
     ) -> None:
         self.id = session_id
         self.principal = principal
@@ -75,6 +83,7 @@ class Session:
         self.client = Leg(self.client_edge.frame, lambda closing: self.end(client_ended(closing)))
         self.upstream = Leg(self.upstream_edge.frame, lambda closing: self.end(upstream_ended(closing)))
         self.watchers = Watchers(guard, self.limits.watch_events)
+        self.taps = taps
         self.absent: set[str] = set()
         self._nursery = nursery
         self._observer = observer
@@ -164,6 +173,11 @@ class Session:
             principal=self.principal.id, model=self.model, listener=listener, upstream=upstream
         )
         self.record(fact)
+
+    async def answered(self) -> None:
+        """Wait until what the client has asked for is answered and delivered."""
+        await self.upstream_edge.quiet()
+        await self.lane(DOWNSTREAM).settle()
 
     def end(self, ending: Ending) -> None:
         """The session is over; the first ending counts."""
@@ -322,52 +336,10 @@ class Session:
             return "lost"
 
     def decided(self, direction: Direction, event: Event, stage: str, verdict: Verdict) -> str:
-        match verdict:
-            case Drop():
-                if direction == UPSTREAM and not verdict.ours:
-                    self._refuse(event, stage, "event_dropped", verdict.reason)
-                return "dropped"
-            case Reject():
-                self._refuse(event, stage, verdict.code, verdict.message)
-                return "rejected"
-            case Reply():
-                self._turn_round(direction, [each.copy(stage) for each in verdict.events], stage)
-                return "replied"
-            case Close():
-                self.act_on_close(verdict, stage)
-                return "closed"
-        raise AssertionError(verdict)
+        return outcomes.decided(self, direction, event, stage, verdict)
 
     def overflowed(self, direction: Direction, event: Event, stage: str) -> str:
-        if direction == DOWNSTREAM:
-            self.end(Ending(INTERNAL_ERROR, f"too much is held by {stage}", HOST))
-        else:
-            self._refuse(
-                event, stage, "event_queue_full", "Too many events are waiting; this one was not taken."
-            )
-        return "refused"
+        return outcomes.overflowed(self, direction, event, stage)
 
     def act_on_close(self, verdict: Close, stage: str) -> None:
         self.end(Ending(verdict.code, verdict.reason, stage))
-
-    def _refuse(self, event: Event, stage: str, code: str, message: str) -> None:
-        """Whoever sent the event learns that it was not let through: by event_id, from this stage on down."""
-        self.record(RefusedFact(stage=stage, code=code, message=message, principal=self.principal.id))
-        try:
-            event_id = events.event_id_of(event.data)
-        except UnreadableEvent:
-            event_id = None
-        error = events.error_event(code, message, event_id=event_id, own_id=self.veil.own_id())
-        self._turn_round(UPSTREAM, [Event(error, origin=HOST)], stage)
-
-    def _turn_round(self, direction: Direction, replies: list[Event], stage: str) -> None:
-        back: Direction = DOWNSTREAM if direction == UPSTREAM else UPSTREAM
-        start = self.chain.step_of(stage, back) + 1
-        for reply in replies:
-            try:
-                self.send(back, reply, start)
-            except ValueError as exc:
-                self.guard.failed(stage, "Reply", "nonsense", str(exc))
-            except QueueFull:
-                self.end(Ending(INTERNAL_ERROR, "too many replies are waiting", HOST))
-                return

@@ -196,7 +196,7 @@ class Injects(Plugin[None, None]):
             while True:
                 session.send_downstream(Event({"type": "y"}))
         except QueueFull:
-            return None
+            return
 
 
 async def test_a_full_queue_is_the_plugins_to_handle():
