@@ -84,7 +84,8 @@ async def _establish(process: Process, knock: Knock, nursery: trio.Nursery, sess
             nursery,
             limits=process.session_limits,
             session_type=TRANSCRIPTION if knock.intent == TRANSCRIPTION else "realtime",
-            observer=process.observer,
+            observer=process.observe,
+            taps=process.taps,
         )
         sessions.append(session)
         await session.open()

@@ -12,6 +12,7 @@ from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
 from rtpipe.daemon.config import Config, Listen, Upstream
 from rtpipe.daemon.logs import log_fact
+from rtpipe.daemon.taps import Tap
 from rtpipe.session.closing import Ending
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.session import Session
@@ -30,7 +31,8 @@ class Process:
     sessions: dict[str, Session] = field(default_factory=dict)
     stopping: bool = False
     observer: Callable[[Fact], None] = log_fact
-    """Is shown every fact, besides the stages."""
+    """Is shown every fact, besides the stages and the taps."""
+    taps: list[Tap] = field(default_factory=list)
     _admitted: int = 0
     _establishing: set[trio.CancelScope] = field(default_factory=set)
     _emptied: trio.Event = field(default_factory=trio.Event)
@@ -100,9 +102,24 @@ class Process:
         for session in self.sessions.values():
             session.end(ending)
 
+    @contextmanager
+    def tapped(self, tap: Tap) -> Iterator[None]:
+        """Show *tap* what passes from now on."""
+        self.taps.append(tap)
+        try:
+            yield
+        finally:
+            self.taps.remove(tap)
+
+    def observe(self, fact: Fact) -> None:
+        """A fact that its session has shown to the stages."""
+        self.observer(fact)
+        for tap in self.taps:
+            tap.fact(fact)
+
     def record(self, fact: Fact) -> None:
         """A fact that belongs to no session."""
-        self.observer(fact)
+        self.observe(fact)
         for call in self.chain.calls("fact"):
             self.watchers.show(call, None, fact)
 

@@ -43,7 +43,10 @@ class ClientEdge:
             self.refused += 1
             self.tell(exc.code, exc.message, exc.event_id)
             return
-        await self._session.lane(UPSTREAM).enter(Event.received(payload, kind, CLIENT))
+        event = Event.received(payload, kind, CLIENT)
+        for tap in self._session.taps:
+            tap.event(self._session.id, UPSTREAM, event)
+        await self._session.lane(UPSTREAM).enter(event)
 
     def _judge(self, payload: bytes) -> str:
         """The event's type. Raises ``Unreadable`` for what must not be forwarded."""
@@ -88,9 +91,6 @@ class ClientEdge:
         soon as it is dialled, and the client is answered only then."""
         if not self._session.client.was_attached:
             await self._session.client.attached()
-        if not self._session.client.was_attached:
-            # The upstream is dialled before the client's handshake is answered, and may be the faster one.
-            await self._session.client.attached()
         try:
             seen = self._as_shown(event)
         except (ValueError, TypeError, RecursionError):
@@ -99,6 +99,8 @@ class ClientEdge:
             seen = None if self._session.veil.may_concern(event.payload) else event
         if seen is None:
             return "hidden"
+        for tap in self._session.taps:
+            tap.event(self._session.id, DOWNSTREAM, seen)
         return "delivered" if await self._session.client.send(seen.payload) else "lost"
 
     def _as_shown(self, event: Event) -> Event | None:

@@ -59,6 +59,7 @@ class UpstreamEdge:
         self._created = False
         self._creates_of_client = 0
         self._responses: dict[str, tuple[float, str]] = {}
+        self._quieter = trio.lowlevel.ParkingLot()
         self._unreadable = 0
 
     # --- towards the upstream -------------------------------------------------------------------------------
@@ -180,6 +181,14 @@ class UpstreamEdge:
                 self._session.stage_failed(call)
         return self.turns.contribute(draft.config)
 
+    async def quiet(self) -> None:
+        """Wait until no response is running, asked for, or held back."""
+        lane = self._session.lane(UPSTREAM)
+        await lane.settle()
+        while self._responses or self._creates_of_client or lane.waiting:
+            await self._quieter.park()
+            await lane.settle()
+
     # --- from the upstream ----------------------------------------------------------------------------------
 
     async def frame(self, payload: bytes) -> None:
@@ -279,6 +288,7 @@ class UpstreamEdge:
 
     def _response_done(self, data: Json) -> None:
         response_id = events.response_id_of(data) or ""
+        self._quieter.unpark_all()
         started, origin = self._responses.pop(response_id, (trio.current_time(), UPSTREAM_ORIGIN))
         usage = read_usage(data)
         self._session.record(

@@ -1,0 +1,121 @@
+"""The door for JSON lines: a hello, an answer, and then a session or a tap."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+
+from rtpipe.api.errors import Refused
+from rtpipe.api.event import HOST
+from rtpipe.api.facts import Refused as RefusedFact
+from rtpipe.api.principal import SESSION, TAP
+from rtpipe.api.request import ConnectRequest
+from rtpipe.daemon.establish import Knock, authenticate, serve
+from rtpipe.daemon.messages import VERSION, Hello, RefusedMessage, Welcome
+from rtpipe.daemon.process import Process
+from rtpipe.daemon.taps import Tap
+from rtpipe.session.session import Session
+from rtpipe.transport.connection import Connection, ConnectionLost
+from rtpipe.transport.jsonlines import JsonLines
+
+log = logging.getLogger("rtpipe.daemon")
+
+ANSWER_LIMIT_S = 60.0
+"""How long a session waits for its answer after its client has said that it will say no more."""
+
+
+async def serve_lines(process: Process, lines: JsonLines) -> None:
+    """Serve one JSON-lines connection until its end."""
+    try:
+        try:
+            await _serve(process, lines)
+        except Refused as refused:
+            address = lines.peer.address
+            process.record(
+                RefusedFact(stage=HOST, code=refused.code, message=refused.message, address=address)
+            )
+            message = RefusedMessage(status=refused.status, code=refused.code, message=refused.message)
+            await lines.send(msgspec.json.encode(message))
+    except ConnectionLost:
+        log.debug("%s is gone", lines.peer.address)
+
+
+async def _serve(process: Process, lines: JsonLines) -> None:
+    hello = await _hello(process, lines)
+    request = _request(hello, lines)
+    if hello.role == SESSION:
+        await serve(process, _knock(hello, request, lines))
+    elif hello.role == TAP:
+        principal = await authenticate(process, request)
+        await lines.send(msgspec.json.encode(Welcome(principal=principal.id)))
+        await show_tap(process, Tap(hello), lines)
+    else:
+        raise Refused(404, "role_not_served", f"No stage of this gateway serves the role {hello.role}.")
+
+
+async def _hello(process: Process, lines: JsonLines) -> Hello:
+    try:
+        with trio.fail_after(process.config.limits.handshake_timeout_s):
+            hello = msgspec.json.decode(await lines.receive(), type=Hello)
+    except trio.TooSlowError:
+        raise Refused(408, "request_timeout", "The hello did not come in time.") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        why = str(exc) if isinstance(exc, msgspec.ValidationError) else "it is no JSON"
+        raise Refused(400, "bad_hello", f"The first line must be a rtpipe.hello: {why}.") from None
+    if hello.version != VERSION:
+        raise Refused(400, "unknown_version", f"This gateway speaks version {VERSION} of JSON lines.")
+    return hello
+
+
+def _request(hello: Hello, lines: JsonLines) -> ConnectRequest:
+    peer = lines.peer
+    headers = {"authorization": [f"Bearer {hello.key}"]} if hello.key is not None else {}
+    return ConnectRequest(
+        path="",
+        query={},
+        headers=headers,
+        address=peer.address,
+        listener=peer.listener,
+        role=hello.role,
+        uid=peer.uid,
+        gid=peer.gid,
+    )
+
+
+def _knock(hello: Hello, request: ConnectRequest, lines: JsonLines) -> Knock:
+    async def accept(session: Session) -> Connection:
+        async def finish_the_answer() -> None:
+            with trio.move_on_after(ANSWER_LIMIT_S):
+                await session.answered()
+
+        lines.at_end_of_input = finish_the_answer
+        welcome = Welcome(principal=session.principal.id, session=session.id)
+        await lines.send(msgspec.json.encode(welcome))
+        return lines
+
+    return Knock(request, hello.model, hello.intent, accept, _at_once)
+
+
+async def _at_once(work: Callable[[], Awaitable[None]]) -> None:
+    # Whether the peer is still there shows when it is answered; setting up has a limit of its own.
+    await work()
+
+
+async def show_tap(process: Process, tap: Tap, lines: JsonLines) -> None:
+    """Send what the tap sees until the peer is gone; a tap has nothing to say itself."""
+    async with trio.open_nursery() as nursery:
+
+        async def until_gone(use: Callable[[], Awaitable[object]]) -> None:
+            try:
+                while True:
+                    await use()
+            except ConnectionLost:
+                nursery.cancel_scope.cancel()
+
+        async def show() -> None:
+            await lines.send_many(await tap.next_lines())
+
+        with process.tapped(tap):
+            nursery.start_soon(until_gone, lines.receive)
+            await until_gone(show)
