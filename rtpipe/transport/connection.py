@@ -1,14 +1,15 @@
 """The seam: what everything above the transport sees of a socket."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 WRITE_DEADLINE_S = 10.0
-"""How long one payload may take to leave before the peer counts as stopped."""
+"""How long 256 KiB, or a payload that is shorter, may take to leave before the peer counts as stopped."""
 
 ABNORMAL = 1006
 # What RFC 6455 and its registry allow in a close frame; 1004, 1005, 1006 and 1015 are not for the wire.
-_WIRE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+WIRE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 _REASON_BYTES = 123
 
 
@@ -30,7 +31,9 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """How a connection ended. `clean`: by a close frame, the peer's or ours; else it broke and code is 1006.
+    """How a connection ended. `clean`: by a close frame, the peer's or ours.
+
+    Else it broke: 1006, or 1011 where the peer answered no pings and was given up.
 
     1005 (a close frame without a code) and 1006 appear here as data and never on the wire.
     """
@@ -54,21 +57,31 @@ class Connection(Protocol):
     @property
     def peer(self) -> Peer: ...
 
-    async def receive(self) -> bytes:
-        """The next text payload, as UTF-8 bytes. Cancelling it loses nothing.
+    async def receive_many(self) -> list[bytes]:
+        """The text payloads that have come, in order and as UTF-8 bytes; waits until there is one at least.
 
-        Raises ConnectionLost once everything the peer sent before the end has been received, and at once
-        after our own close().
+        Cancelling it loses nothing. Raises ConnectionLost once everything the peer sent before the end has
+        been received, and at once after our own close().
+        """
+        ...
+
+    async def receive(self) -> bytes:
+        """The next payload alone; otherwise as receive_many()."""
+        ...
+
+    async def send_many(self, payloads: Sequence[bytes]) -> None:
+        """Send text payloads (UTF-8), in order, with as few writes as may be.
+
+        Returns when the transport has taken them all: until then the sender waits, and what the connection
+        keeps of them meanwhile is bounded. Raises ConnectionLost; when a payload, or 256 KiB of a longer
+        one, does not leave before the write deadline, that aborts the connection, and the reason says so.
+        A send that is cancelled while the peer is not reading leaves half a frame behind, so it aborts the
+        connection too.
         """
         ...
 
     async def send(self, payload: bytes) -> None:
-        """Send one text payload (UTF-8). Returns when the transport has taken it whole.
-
-        Raises ConnectionLost; a payload that does not leave before the connection's write deadline aborts the
-        connection, and the reason says so. A send that is cancelled while the peer is not reading leaves half
-        a frame behind, so it aborts the connection too.
-        """
+        """Send one payload; otherwise as send_many()."""
         ...
 
     async def close(self, code: int, reason: str) -> None:
@@ -83,6 +96,6 @@ class Connection(Protocol):
 
 def wire_reason(code: int, reason: str) -> str:
     """The reason as a close frame can carry it. Raises ValueError for a code that must not go on the wire."""
-    if code not in _WIRE_CODES:
+    if code not in WIRE_CODES:
         raise ValueError(f"close code {code} may not go on the wire")
     return reason.encode(errors="replace")[:_REASON_BYTES].decode(errors="ignore")

@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import h11
 import trio
-from wsproto.connection import ConnectionType
 from wsproto.utilities import generate_accept_token, generate_nonce
 
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Connection, Peer
+from rtpipe.transport.frames import Side
 from rtpipe.transport.http import MAX_HEAD_BYTES, Headers
 from rtpipe.transport.tls import TlsStream, client_context
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection
@@ -85,7 +85,7 @@ async def dial(
         raise
     return WebSocketConnection(
         stream,
-        ConnectionType.CLIENT,
+        Side.CLIENT,
         Peer(target.host, target.port),
         leftover=leftover,
         max_message_bytes=max_message_bytes,

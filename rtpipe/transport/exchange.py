@@ -5,7 +5,6 @@ from typing import Final, TypeVar
 
 import h11
 import trio
-from wsproto.connection import ConnectionType
 from wsproto.utilities import generate_accept_token
 
 from rtpipe.transport.connection import (
@@ -15,6 +14,7 @@ from rtpipe.transport.connection import (
     Connection,
     ConnectionLost,
 )
+from rtpipe.transport.frames import Side
 from rtpipe.transport.http import Body, Request, RequestRefused, error_body, respond
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection
 
@@ -91,7 +91,7 @@ class Exchange:
             raise ConnectionLost(Closing(ABNORMAL, "client left in the handshake", clean=False)) from None
         self._connection = WebSocketConnection(
             self._stream,
-            ConnectionType.SERVER,
+            Side.SERVER,
             self.request.peer,
             leftover=self._parser.trailing_data[0],
             max_message_bytes=self._max_message_bytes,

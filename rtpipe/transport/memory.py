@@ -1,5 +1,6 @@
 """Two connections joined in memory: for tests of everything above the transport, and for the test kit."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
@@ -36,6 +37,17 @@ class MemoryConnection:
             return await self._incoming.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise self._lost() from None
+
+    async def receive_many(self) -> list[bytes]:
+        payloads = [await self.receive()]
+        with suppress(trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            while True:
+                payloads.append(self._incoming.receive_nowait())
+        return payloads
+
+    async def send_many(self, payloads: Sequence[bytes]) -> None:
+        for payload in payloads:
+            await self.send(payload)
 
     async def send(self, payload: bytes) -> None:
         await trio.lowlevel.checkpoint()

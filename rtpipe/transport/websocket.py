@@ -1,17 +1,17 @@
 """A Connection over a WebSocket whose handshake is done, on either side of it.
 
-wsproto knows the frames; this module knows who may read, who may write, and how it all ends. There is no task
-behind a connection: pings are answered and the peer's close is noticed by whoever is in receive().
+`frames.py` knows the frames, `wire.py` the bytes; this module knows who may read, who may write, and how it
+all ends. Whoever is in receive_many() reads, and nobody else. Once a second the keeper looks whether somebody
+does: where the application is busy elsewhere, a little is read ahead for it, so that pings are answered and
+the peer's end is noticed all the same.
 """
 
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
 import trio
-import wsproto.events as frames
-from wsproto.connection import Connection as Framing
-from wsproto.connection import ConnectionState, ConnectionType
 
 from rtpipe.transport.connection import (
     ABNORMAL,
@@ -21,186 +21,318 @@ from rtpipe.transport.connection import (
     Peer,
     wire_reason,
 )
+from rtpipe.transport.frames import FrameReader, Side, close_frame, encode, ping_frame, pong_frame
+from rtpipe.transport.keeper import keep, let_go
+from rtpipe.transport.wire import GONE, wire_over
 
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
+KEEPALIVE_S: Final = 20.0
 CLOSE_DEADLINE_S: Final = 3.0
 LAST_WORDS_S: Final = 1.0
-READ_BYTES: Final = 64 * 2**10
-_GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+READ_AHEAD_BYTES: Final = 64 * 2**10
+READ_AHEAD_PAYLOADS: Final = 512
+# Writes that never wait let nobody else run, so every so many bytes there is a pause.
+_PAUSE_BYTES: Final = 256 * 2**10
+
+logger = logging.getLogger("rtpipe.transport")
 
 
 class WebSocketConnection:
-    """One WebSocket, as a Connection. `leftover` is what the handshake had already read of the frames."""
+    """One WebSocket, as a Connection. `leftover` is what the handshake had already read of the frames.
+
+    A ping leaves every `keepalive_s`; a peer whose pong has not come when the next one is due is given up.
+    """
 
     def __init__(
         self,
         stream: trio.abc.Stream,
-        side: ConnectionType,
+        side: Side,
         peer: Peer,
         *,
         leftover: bytes = b"",
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         write_deadline_s: float = WRITE_DEADLINE_S,
+        keepalive_s: float = KEEPALIVE_S,
     ) -> None:
         self.peer = peer
         self._stream = stream
-        self._framing = Framing(side, trailing_data=leftover)
-        self._max_message_bytes = max_message_bytes
+        self._side = side
+        self._wire = wire_over(stream)
+        self._frames = FrameReader(side, max_message_bytes, leftover)
         self._write_deadline_s = write_deadline_s
-        self._message = bytearray()
         self._read_lock = trio.Lock()
+        self._receivers_waiting = 0
         self._write_lock = trio.Lock()
-        self._wait_for_bytes = trio.CancelScope()
+        self._unpaused = 0
         self._closing: Closing | None = None
+        self._closed_by_us = False
         self._released = trio.Event()
+        # Keepalive.
+        self._keepalive_s = keepalive_s
+        self._next_ping = trio.current_time() + keepalive_s
+        self._ping_owed = False
+        self._unanswered_since: float | None = None
+        self._answering = False
+        self._has_read = False
+        keep(self)
+
+    async def receive_many(self) -> list[bytes]:
+        await self._until_payloads()
+        return self._frames.take()
 
     async def receive(self) -> bytes:
-        async with self._read_lock:
-            while self._closing is None:
-                event = next(self._framing.events(), None)
-                if event is None:
-                    await self._read()
-                    continue
-                payload = await self._handle(event)
-                if payload is not None:
-                    return payload
-        raise self._lost()
+        await self._until_payloads()
+        return self._frames.payloads.pop(0)
 
-    async def send(self, payload: bytes) -> None:
+    async def send_many(self, payloads: Sequence[bytes]) -> None:
         try:
-            await self._write(frames.TextMessage(data=payload.decode()))
-        except _GONE:
+            await self._write(encode(payloads, self._side))
+        except GONE:
             await self._await_last_words()
             raise self._lost() from None
+
+    async def send(self, payload: bytes) -> None:
+        await self.send_many((payload,))
 
     async def close(self, code: int, reason: str) -> None:
         reason = wire_reason(code, reason)
         if self._closing is None:
             self._closing = Closing(code, reason, clean=True)
-            self._wait_for_bytes.cancel()  # the waiting receiver leaves the stream to _drain
-            await self._end(frames.CloseConnection(code, reason), self._drain)
+            self._closed_by_us = True
+            self._wire.interrupt()  # the waiting receiver leaves the stream to _drain
+            await self._end(close_frame(code, reason, self._side), self._drain)
         with trio.CancelScope(shield=True):  # bounded: whoever set _closing releases within CLOSE_DEADLINE_S
             await self._released.wait()
 
+    def tick(self, now: float) -> None:
+        """Once a second, from the keeper."""
+        if self._closing is not None:
+            return
+        is_read = self._read_lock.locked()
+        if not is_read and self._has_room():
+            self._in_background(self._read_ahead)
+        if self._frames.ponged:
+            self._unanswered_since = None
+        elif self._unanswered_since is not None and not (is_read and self._could_answer()):
+            self._unanswered_since = now
+        self._frames.ponged = self._has_read = False
+        if self._unanswered_since is not None and now - self._unanswered_since >= self._keepalive_s:
+            self._give_up()
+        elif now >= self._next_ping:
+            self._next_ping = now + self._keepalive_s
+            self._ping_owed = True
+            self._answer()
+
     # Reading: the caller holds the read lock.
 
-    async def _read(self) -> None:
+    async def _until_payloads(self) -> None:
+        """Raises ConnectionLost. On return, and until the next await, there is a payload."""
+        if self._frames.payloads:
+            await trio.lowlevel.checkpoint()
+        await self._take_over_reading()
         try:
-            with trio.CancelScope() as self._wait_for_bytes:
-                data = await self._stream.receive_some(READ_BYTES)
-        except _GONE:
+            while True:
+                if self._closed_by_us or (self._closing is not None and not self._frames.payloads):
+                    raise self._lost()
+                if self._frames.payloads:
+                    return
+                await self._read()
+        finally:
+            self._read_lock.release()
+
+    async def _take_over_reading(self) -> None:
+        try:
+            self._read_lock.acquire_nowait()
+        except trio.WouldBlock:
+            self._receivers_waiting += 1
+            self._wire.interrupt()
+            try:
+                await self._read_lock.acquire()
+            finally:
+                self._receivers_waiting -= 1
+
+    async def _read_ahead(self) -> None:
+        """Read for an application that does not, as much as there is room for or until it does."""
+        async with self._read_lock:
+            while self._closing is None and not self._receivers_waiting and self._has_room():
+                await self._read()
+
+    def _has_room(self) -> bool:
+        payloads = self._frames.payloads
+        return len(payloads) < READ_AHEAD_PAYLOADS and sum(map(len, payloads)) < READ_AHEAD_BYTES
+
+    async def _read(self) -> None:
+        """One step of reading, and what follows from it but for payloads."""
+        try:
+            goes_on = await self._pull()
+        except GONE:
             await self._lose("connection reset")
             return
-        if self._wait_for_bytes.cancelled_caught:
-            return
-        if not data:
+        frames, ending = self._frames, self._frames.ending
+        if frames.pings:
+            self._answer()
+        if ending is not None and self._closing is None:
+            drain = self._drain_to_the_end if ending.is_breach else None
+            reason = wire_reason(ending.code, ending.reason) if ending.is_breach else ending.reason
+            self._begin_end(Closing(ending.code, reason, clean=True), drain)
+        elif not goes_on:
             await self._lose("stream ended without a close frame")
-        else:
-            self._framing.receive_data(bytes(data))
 
-    async def _handle(self, event: frames.Event) -> bytes | None:
-        match event:
-            case frames.TextMessage():
-                return await self._collect(event)
-            case frames.BytesMessage():
-                await self._fail(1003, "only text frames are understood")
-            case frames.Ping():
-                with suppress(ConnectionLost, *_GONE):
-                    await self._write(event.response())
-            case frames.CloseConnection() if self._framing.state is ConnectionState.REMOTE_CLOSING:
-                self._closing = Closing(int(event.code), event.reason or "", clean=True)
-                await self._end(event.response())
-            case frames.CloseConnection():  # wsproto's way of saying that the peer broke the protocol
-                await self._fail(int(event.code), event.reason or "protocol error", self._drain_unparsed)
-        return None
-
-    async def _collect(self, piece: frames.TextMessage) -> bytes | None:
-        self._message += piece.data.encode()
-        if len(self._message) > self._max_message_bytes:
-            self._message = bytearray()
-            await self._fail(1009, f"a message may have {self._max_message_bytes} bytes")
-            return None
-        if not piece.message_finished:
-            return None
-        payload, self._message = bytes(self._message), bytearray()
-        return payload
+    async def _pull(self) -> bool:
+        """Feed the frames; False at the end of the stream. Raises GONE."""
+        if self._frames.more:
+            await trio.lowlevel.checkpoint()
+            self._frames.feed(b"")
+            return True
+        data = await self._wire.read()
+        if data is None:
+            return True
+        self._has_read = True
+        self._frames.feed(data)
+        return len(data) > 0
 
     # Writing.
 
-    async def _write(self, event: frames.Event) -> None:
-        """Raises ConnectionLost, or trio's BrokenResourceError or ClosedResourceError."""
-        async with self._write_lock:
-            is_close = isinstance(event, frames.CloseConnection)
-            if self._released.is_set() or (self._closing is not None and not is_close):
-                raise self._lost()
+    async def _write(self, pieces: Iterable[bytes | memoryview], *, farewell: bool = False) -> None:
+        """Write whole frames, with no other frame in between. Raises ConnectionLost or GONE."""
+        try:
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        try:
             await trio.lowlevel.checkpoint_if_cancelled()  # the last moment at which cancelling costs nothing
-            try:
-                with trio.fail_after(self._write_deadline_s):
-                    await self._stream.send_all(self._framing.send(event))
-            except trio.TooSlowError:
-                await self._lose(f"nothing read within the write deadline of {self._write_deadline_s:g} s")
-                raise self._lost() from None
-            except trio.Cancelled:
-                await self._lose("a send was cancelled in mid frame")
-                raise
+            for piece in pieces:
+                if self._released.is_set() or (self._closing is not None and not farewell):
+                    raise self._lost()
+                await self._put(piece)
+        finally:
+            self._write_lock.release()
+
+    async def _put(self, piece: bytes | memoryview) -> None:
+        written = self._wire.write_now(piece)
+        if written < len(piece):
+            self._unpaused = 0
+            await self._put_slowly(memoryview(piece)[written:])
+            return
+        self._unpaused += written
+        if self._unpaused >= _PAUSE_BYTES:
+            self._unpaused = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _put_slowly(self, rest: memoryview) -> None:
+        """The deadline is for each piece: a large frame may take long as long as its pieces leave."""
+        try:
+            with trio.fail_after(self._write_deadline_s):
+                await self._wire.write(rest)
+        except trio.TooSlowError:
+            await self._lose(f"nothing read within the write deadline of {self._write_deadline_s:g} s")
+            raise self._lost() from None
+        except trio.Cancelled:
+            await self._lose("a send was cancelled in mid frame")
+            raise
 
     async def _await_last_words(self) -> None:
-        """The peer has gone, but its close frame may lie unread: then whoever receives finds it at once."""
+        """The peer has gone, but its close frame may lie unread: reading finds it at once."""
         if self._closing is None:
+            if not self._read_lock.locked():
+                self._in_background(self._read_ahead)
             with trio.move_on_after(LAST_WORDS_S):
                 await self._released.wait()
             await self._lose("connection reset")
 
+    # Pings and pongs. However many are owed, one task at a time waits for its turn to write them.
+
+    def _answer(self) -> None:
+        if not self._answering:
+            self._answering = True
+            self._in_background(self._write_owed)
+
+    async def _write_owed(self) -> None:
+        try:
+            while self._frames.pings or self._ping_owed:
+                await self._write(self._owed())
+        except ConnectionLost:
+            pass
+        except GONE:
+            await self._await_last_words()
+        finally:
+            self._answering = False
+
+    def _owed(self) -> Iterable[bytes]:
+        """What is owed at the moment of writing: by then, later pings may have taken the place of earlier."""
+        pings, self._frames.pings = self._frames.pings, []
+        frames = [pong_frame(payload, self._side) for payload in pings]
+        if self._ping_owed:
+            self._ping_owed = False
+            if self._unanswered_since is None:
+                self._unanswered_since = trio.current_time()
+            frames.append(ping_frame(self._side))
+        yield b"".join(frames)
+
+    def _could_answer(self) -> bool:
+        """Whether a pong could have come: not from amid a long frame, as long as that keeps coming."""
+        return not (self._frames.in_frame and self._has_read)
+
+    def _give_up(self) -> None:
+        reason = f"no pong within {self._keepalive_s:g} s"
+        self._begin_end(Closing(1011, reason, clean=False), self._drain_to_the_end)
+
     # Ending. Whoever sets _closing sees to it that the stream is released.
 
-    async def _fail(self, code: int, reason: str, drain: Callable[[], Awaitable[None]] | None = None) -> None:
-        reason = wire_reason(code, reason)
-        self._closing = Closing(code, reason, clean=True)
-        await self._end(frames.CloseConnection(code, reason), drain or self._drain_parsed)
+    def _begin_end(self, closing: Closing, drain: Callable[[], Awaitable[None]] | None) -> None:
+        """Of what we find while reading or waiting, so nobody waits for its end."""
+        self._closing = closing
+        self._wire.interrupt()
+        self._in_background(self._end, close_frame(closing.code, closing.reason, self._side), drain)
 
-    async def _end(
-        self, farewell: frames.CloseConnection, drain: Callable[[], Awaitable[None]] | None = None
-    ) -> None:
+    async def _end(self, farewell: bytes, drain: Callable[[], Awaitable[None]] | None) -> None:
         """Send our close frame, then drain: closing a socket over unread bytes resets it, and a reset may
         overtake the close frame."""
         try:
             with (
                 trio.move_on_after(CLOSE_DEADLINE_S, shield=True),
-                suppress(ConnectionLost, *_GONE),
+                suppress(ConnectionLost, *GONE),
             ):
-                await self._write(farewell)
+                await self._write([farewell], farewell=True)
                 if drain is not None:
                     await drain()
         finally:
             await self._release()
 
     async def _drain(self) -> None:
-        async with self._read_lock:
-            await self._drain_parsed()
-
-    async def _drain_parsed(self) -> None:
         """Discard what the peer still sends, up to its close frame."""
-        while not any(isinstance(event, frames.CloseConnection) for event in self._framing.events()):
-            data = await self._stream.receive_some(READ_BYTES)
-            if not data:
-                return
-            self._framing.receive_data(bytes(data))
+        async with self._read_lock:
+            while self._frames.ending is None and await self._pull():
+                self._frames.take()
 
-    async def _drain_unparsed(self) -> None:
+    async def _drain_to_the_end(self) -> None:
         """Discard bytes up to the end of the stream, which a half-close asks the peer for."""
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
-        while await self._stream.receive_some(READ_BYTES):
-            pass
+        async with self._read_lock:
+            while (data := await self._wire.read()) is None or data:
+                pass
 
     async def _lose(self, reason: str) -> None:
         self._closing = self._closing or Closing(ABNORMAL, reason, clean=False)
         await self._release()
 
     async def _release(self) -> None:
+        let_go(self)
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
         self._released.set()
 
     def _lost(self) -> ConnectionLost:
         return ConnectionLost(self._closing or Closing(ABNORMAL, "connection lost", clean=False))
+
+    def _in_background(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        trio.lowlevel.spawn_system_task(self._guard, work, arguments)
+
+    async def _guard(self, work: Callable[..., Awaitable[None]], arguments: tuple[object, ...]) -> None:
+        """A fault of ours costs this connection alone: in a system task it would end the process."""
+        try:
+            await work(*arguments)
+        except Exception:
+            logger.exception("%s: the connection failed", self.peer.address)
+            await self._lose("internal error")

@@ -12,9 +12,9 @@ from trio.testing import (
     memory_stream_pair,
     wait_all_tasks_blocked,
 )
-from wsproto.connection import ConnectionType
 
 from rtpipe.transport.connection import Closing, Connection, ConnectionLost, Peer
+from rtpipe.transport.frames import Side
 from rtpipe.transport.websocket import WebSocketConnection
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -40,14 +40,25 @@ def close_frame(code: int, reason: bytes = b"", *, masked: bool = True) -> bytes
 
 
 def server(stream: trio.abc.Stream, **limits: int) -> WebSocketConnection:
-    return WebSocketConnection(stream, ConnectionType.SERVER, Peer("test"), **limits)
+    return WebSocketConnection(stream, Side.SERVER, Peer("test"), **limits)
 
 
 def both_ends(
     make: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]] = memory_stream_pair,
 ) -> tuple[WebSocketConnection, WebSocketConnection]:
     left, right = make()
-    return server(left), WebSocketConnection(right, ConnectionType.CLIENT, Peer("test"))
+    return server(left), WebSocketConnection(right, Side.CLIENT, Peer("test"))
+
+
+def socket_stream_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    left, right = trio.socket.socketpair()
+    return trio.SocketStream(left), trio.SocketStream(right)
+
+
+async def close_both(*connections: Connection) -> None:
+    async with trio.open_nursery() as nursery:
+        for connection in connections:
+            nursery.start_soon(connection.close, 1000, "")
 
 
 async def lost(what: Awaitable[object]) -> Closing:
@@ -168,12 +179,15 @@ async def test_a_pong_that_cannot_leave_does_not_hide_the_close_code() -> None:
     assert (await lost(server(left).receive())).code == 1011
 
 
-async def test_a_sender_without_a_receiver_gives_up_after_1_s(autojump_clock: MockClock) -> None:
-    left, right = memory_stream_pair()
-    await right.aclose()
-    begun = trio.current_time()
-    assert (await lost(server(left).send(b"x"))).code == 1006
-    assert trio.current_time() - begun == pytest.approx(1)
+async def test_a_sender_without_a_receiver_reads_the_end_itself(autojump_clock: MockClock) -> None:
+    for farewell, code in ((b"", 1006), (close_frame(1008), 1008)):
+        left, right = memory_stream_pair()
+        if farewell:
+            await right.send_all(farewell)
+        await right.aclose()
+        begun = trio.current_time()
+        assert (await lost(server(left).send(b"x"))).code == code
+        assert trio.current_time() == begun
 
 
 FAULTS = [
@@ -232,7 +246,10 @@ async def test_a_breach_by_a_peer_that_never_goes_ends_in_3_s(autojump_clock: Mo
     left, right = memory_stream_pair()
     start = trio.current_time()
     await right.send_all(frame(3))
-    assert (await lost(server(left).receive())).code == 1002
+    ours = server(left)
+    assert (await lost(ours.receive())).code == 1002
+    assert trio.current_time() == start
+    await ours.close(1000, "waits for the end")
     assert trio.current_time() - start == pytest.approx(3)
 
 
@@ -251,7 +268,8 @@ async def test_payloads_of_two_senders_never_interleave() -> None:
 
 
 async def test_the_write_deadline_aborts_and_says_so(autojump_clock: MockClock) -> None:
-    ours, _ = both_ends(lockstep_stream_pair)
+    left, _ = lockstep_stream_pair()
+    ours = server(left)
     endings = []
 
     async def expect_lost(what: Awaitable[object]) -> None:
@@ -296,7 +314,7 @@ async def test_a_send_cancelled_before_it_began_does_no_harm() -> None:
 
 async def test_a_send_cancelled_at_the_very_moment_it_begins_does_no_harm() -> None:
     for _ in range(20):  # trio shuffles which of the two runs first
-        ours, theirs = both_ends()
+        ours, theirs = both_ends(socket_stream_pair)
         scope = trio.CancelScope()
 
         async def send(connection: Connection, scope: trio.CancelScope) -> None:
@@ -308,10 +326,12 @@ async def test_a_send_cancelled_at_the_very_moment_it_begins_does_no_harm() -> N
             nursery.start_soon(cancel, scope)
         await ours.send(b"after")
         assert await theirs.receive() in (b"perhaps", b"after")
+        await close_both(ours, theirs)
 
 
 async def test_close_wakes_receiver_and_queued_sender(autojump_clock: MockClock) -> None:
-    ours, _ = both_ends(lockstep_stream_pair)
+    left, _ = lockstep_stream_pair()
+    ours = server(left)
     codes = []
 
     async def expect_lost(what: Awaitable[object]) -> None:
@@ -371,7 +391,8 @@ async def test_close_finishes_under_cancellation() -> None:
 
 
 async def test_a_second_close_returns_when_the_first_is_done(autojump_clock: MockClock) -> None:
-    ours, _ = both_ends(lockstep_stream_pair)
+    left, _ = lockstep_stream_pair()
+    ours = server(left)
     begun = trio.current_time()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.close, 1000, "")
@@ -389,17 +410,13 @@ async def test_both_sides_close_at_once() -> None:
         nursery.start_soon(theirs.close, 4002, "")
 
 
-async def test_a_flood_of_pings_is_answered_and_a_payload_that_is_not_utf8_never_leaves() -> None:
+async def test_a_payload_that_is_not_utf8_never_leaves() -> None:
     left, right = memory_stream_pair()
     ours = server(left)
-    await right.send_all(frame(PING, b"p") * 5000 + frame(TEXT, b"done"))
-    assert await ours.receive() == b"done"
     with pytest.raises(UnicodeDecodeError):
         await ours.send(b"\xff")
     await ours.send(b"ok")
-    assert await right.receive_some() == frame(PONG, b"p", masked=False) * 5000 + frame(
-        TEXT, b"ok", masked=False
-    )
+    assert await right.receive_some() == frame(TEXT, b"ok", masked=False)
 
 
 async def test_over_a_stream_that_cannot_be_half_closed(autojump_clock: MockClock) -> None:

@@ -1,0 +1,319 @@
+"""WebSocket frames (RFC 6455) without I/O: bytes in, whole text payloads out, and the other way round.
+
+This is the relay's inner loop, so it is our own: headers are read where they lie and a whole frame makes no
+object but its payload. Only the masks are a library's, which has them in C.
+"""
+
+import codecs
+import os
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, cast
+
+try:
+    from websockets.speedups import apply_mask as _xor
+except ImportError:  # an interpreter for which it could not be compiled
+    from websockets.utils import apply_mask as _xor
+
+from rtpipe.transport.connection import WIRE_CODES
+
+WRITE_BYTES: Final = 256 * 2**10
+"""The longest piece that encode() yields; a multiple of 4, so that the mask begins anew with each."""
+FRAMES_AT_ONCE: Final = 256
+PINGS_OWED: Final = 16
+EMPTY_FRAGMENTS: Final = 1024
+
+NO_STATUS: Final = 1005
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
+_FIN: Final = 0x80
+_WHOLE_TEXT: Final = _FIN | _TEXT
+
+Bytes = bytes | memoryview
+_apply_mask = cast("Callable[[Bytes, bytes], bytes]", _xor)
+_new_decoder: Final = codecs.getincrementaldecoder("utf-8")
+
+
+class Side(Enum):
+    """Which end of a WebSocket this is. Clients mask what they send, servers do not."""
+
+    CLIENT = "client"
+    SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why no further frame is read: the peer's close frame, or a breach that wants a close frame of ours."""
+
+    code: int
+    reason: str
+    is_breach: bool
+
+
+class _Breach(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        self.ending = Ending(code, reason, is_breach=True)
+
+
+class FrameReader:
+    """Reads what a peer sends. After each feed(), the attributes tell what there is.
+
+    At most `max_message_bytes` of one message are kept, over all its fragments. What `leftover` holds is read
+    by the first feed().
+    """
+
+    def __init__(self, side: Side, max_message_bytes: int, leftover: bytes = b"") -> None:
+        self.payloads: list[bytes] = []
+        """Whole messages, in order; to be taken away with take()."""
+        self.pings: list[bytes] = []
+        """What the last PINGS_OWED unanswered pings carried; whoever answers them empties it."""
+        self.ponged = False
+        self.ending: Ending | None = None
+        self.more = bool(leftover)
+        """There are bytes to read still, so feed(b"") is worth while."""
+        self._masked = side is Side.SERVER
+        self._limit = max_message_bytes
+        self._rest = leftover  # before it is `more`, not even a header, or a control frame, is whole in it
+        # The message in progress: one in fragments, or a frame of which part has come.
+        self._open = False
+        self._message = bytearray()
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._empty = 0
+        self._final = False
+        self._left = 0
+        self._mask = b""
+
+    @property
+    def in_frame(self) -> bool:
+        """Part of a data frame has come and part has not."""
+        return self._left > 0
+
+    def take(self) -> list[bytes]:
+        """The payloads there are."""
+        payloads, self.payloads = self.payloads, []
+        return payloads
+
+    def feed(self, data: Bytes) -> None:
+        """Read `data`, which may be reused afterwards. After the ending, everything is ignored.
+
+        No more than FRAMES_AT_ONCE frames are read, lest thousands of tiny ones hold up everybody else.
+        """
+        if self.ending is not None:
+            return
+        if self._rest:
+            data = self._rest + data
+        try:
+            at = self._walk(data)
+        except _Breach as breach:
+            self.ending = breach.ending
+        if self.ending is not None:
+            self.more, self._rest, self._message = False, b"", bytearray()
+        else:
+            self._rest = bytes(data[at:])
+
+    def _walk(self, data: Bytes) -> int:
+        """Read frames; returns where it stopped. Each turn of the loop begins at a frame's first byte."""
+        end, masked, payloads = len(data), self._masked, self.payloads
+        self.more = False
+        at = self._take_part(data, 0) if self._left else 0
+        for _ in range(FRAMES_AT_ONCE):
+            if end - at < 2:
+                return at
+            first, second = data[at], data[at + 1]
+            if (second > 0x7F) is not masked:
+                raise _Breach(1002, "frames are masked by clients and by nobody else")
+            size = second & 0x7F
+            if first != _WHOLE_TEXT or self._open:
+                self._check_head(first, size)
+            body = at + 2
+            if size > 125:
+                body += 2 if size == 126 else 8
+                if body > end:
+                    return at
+                size = _long_size(data[at + 2 : body])
+            if masked:
+                body += 4
+                if body > end:
+                    return at
+            stop = body + size
+            if first == _WHOLE_TEXT and stop <= end and size <= self._limit:
+                piece = data[body:stop]
+                payload = _apply_mask(piece, bytes(data[body - 4 : body])) if masked else bytes(piece)
+                if not payload.isascii():
+                    _check_utf8(payload)
+                payloads.append(payload)
+                at = stop
+            elif first & 0x08:
+                if stop > end:
+                    return at
+                piece = data[body:stop]
+                self._control(
+                    first, _apply_mask(piece, bytes(data[body - 4 : body])) if masked else bytes(piece)
+                )
+                if self.ending is not None:
+                    return end
+                at = stop
+            else:
+                self._begin(first, size, bytes(data[body - 4 : body]))
+                at = self._take_part(data, body)
+        self.more = at < end
+        return at
+
+    def _check_head(self, first: int, size: int) -> None:
+        """Everything that a frame's first two bytes can have wrong. `size`: the seven bits there."""
+        opcode = first & 0x0F
+        if first & 0x70:
+            raise _Breach(1002, "a reserved bit is set")
+        if opcode > _PONG or _BINARY < opcode < _CLOSE:
+            raise _Breach(1002, "a reserved opcode")
+        if opcode >= _CLOSE:
+            if not first & _FIN:
+                raise _Breach(1002, "a control frame in fragments")
+            if size > 125:
+                raise _Breach(1002, "a control frame of more than 125 bytes")
+        elif (opcode == _CONTINUATION) is not self._open:
+            raise _Breach(1002, "a fragment out of order")
+        elif opcode == _BINARY:
+            raise _Breach(1003, "only text frames are understood")
+
+    def _control(self, first: int, payload: bytes) -> None:
+        opcode = first & 0x0F
+        if opcode == _PING:
+            self.pings.append(payload)
+            del self.pings[:-PINGS_OWED]
+        elif opcode == _PONG:
+            self.ponged = True
+        else:
+            self.ending = _read_close(payload)
+
+    def _begin(self, first: int, size: int, mask: bytes) -> None:
+        """A data frame that is a fragment, is not all there yet, or is too long."""
+        self._empty += size == 0
+        if len(self._message) + size > self._limit or self._empty > EMPTY_FRAGMENTS:
+            raise _Breach(1009, f"a message may have {self._limit} bytes")
+        self._open = True
+        self._final = bool(first & _FIN)
+        self._left = size
+        self._mask = mask
+
+    def _take_part(self, data: Bytes, at: int) -> int:
+        """Add to the message what has come of the frame in progress; returns where that ends in `data`."""
+        stop = min(at + self._left, len(data))
+        piece = data[at:stop]
+        self._left -= len(piece)
+        if self._masked:
+            piece = _apply_mask(piece, self._mask)
+            turn = len(piece) % 4
+            self._mask = self._mask[turn:] + self._mask[:turn]
+        piece = bytes(piece)
+        self._check_part(piece, last=self._final and not self._left)
+        self._message += piece
+        if self._final and not self._left:
+            self.payloads.append(bytes(self._message))
+            self._open, self._empty, self._message, self._decoder = False, 0, bytearray(), None
+        return stop
+
+    def _check_part(self, piece: bytes, last: bool) -> None:
+        """As early as a bad byte comes, the message fails, not at its end."""
+        if self._decoder is None:
+            if piece.isascii():
+                return
+            self._decoder = _new_decoder()
+        try:
+            self._decoder.decode(piece, last)
+        except UnicodeDecodeError:
+            raise _Breach(1007, "not UTF-8") from None
+
+
+def _long_size(data: Bytes) -> int:
+    """A length of 2 or 8 bytes. It must need them, and a first bit of 8 bytes must be 0."""
+    size = int.from_bytes(data, "big")
+    if size <= (125 if len(data) == 2 else 0xFFFF) or size >> 63:
+        raise _Breach(1002, "a frame length of the wrong form")
+    return size
+
+
+def _check_utf8(payload: bytes) -> None:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        raise _Breach(1007, "not UTF-8") from None
+
+
+def _read_close(payload: bytes) -> Ending:
+    if not payload:
+        return Ending(NO_STATUS, "", is_breach=False)
+    code = int.from_bytes(payload[:2], "big")
+    if len(payload) == 1 or code not in WIRE_CODES:
+        raise _Breach(1002, "a close code that may not be sent")
+    _check_utf8(payload[2:])
+    return Ending(code, payload[2:].decode(), is_breach=False)
+
+
+def encode(payloads: Sequence[bytes], side: Side) -> Iterator[Bytes]:
+    """Text frames for `payloads`, to be written in order, in pieces of about WRITE_BYTES at most.
+
+    A piece ends with a frame, unless that frame is longer than a piece. Raises UnicodeDecodeError for a
+    payload that is not UTF-8, of which nothing is yielded.
+    """
+    masks = os.urandom(4 * len(payloads)) if side is Side.CLIENT else b""
+    mask_bit = 0x80 if masks else 0
+    parts: list[bytes] = []
+    gathered = 0
+    for number, payload in enumerate(payloads):
+        if not payload.isascii():
+            payload.decode()
+        size = len(payload)
+        mask = masks[4 * number : 4 * number + 4]
+        parts.append(_head(_WHOLE_TEXT, size, mask_bit) + mask)
+        if size > WRITE_BYTES:
+            yield b"".join(parts)
+            yield from _pieces(payload, mask)
+            parts, gathered = [], 0
+            continue
+        parts.append(_apply_mask(payload, mask) if masks else payload)
+        gathered += size
+        if gathered >= WRITE_BYTES:
+            yield b"".join(parts)
+            parts, gathered = [], 0
+    if parts:
+        yield b"".join(parts)
+
+
+def _pieces(payload: bytes, mask: bytes) -> Iterator[Bytes]:
+    view = memoryview(payload)
+    for start in range(0, len(payload), WRITE_BYTES):
+        piece = view[start : start + WRITE_BYTES]
+        yield _apply_mask(piece, mask) if mask else piece
+
+
+def _head(first: int, size: int, mask_bit: int) -> bytes:
+    if size < 126:
+        return bytes((first, mask_bit | size))
+    if size < 2**16:
+        return struct.pack("!BBH", first, mask_bit | 126, size)
+    return struct.pack("!BBQ", first, mask_bit | 127, size)
+
+
+def ping_frame(side: Side) -> bytes:
+    """A ping that carries nothing."""
+    return _control_frame(_PING, b"", side)
+
+
+def pong_frame(payload: bytes, side: Side) -> bytes:
+    """The answer to a ping that carried `payload`."""
+    return _control_frame(_PONG, payload, side)
+
+
+def close_frame(code: int, reason: str, side: Side) -> bytes:
+    """A close frame; NO_STATUS makes an empty one. The reason has 123 bytes at most."""
+    payload = b"" if code == NO_STATUS else struct.pack("!H", code) + reason.encode()
+    return _control_frame(_CLOSE, payload, side)
+
+
+def _control_frame(opcode: int, payload: bytes, side: Side) -> bytes:
+    if side is Side.SERVER:
+        return _head(_FIN | opcode, len(payload), 0) + payload
+    mask = os.urandom(4)
+    return _head(_FIN | opcode, len(payload), 0x80) + mask + _apply_mask(payload, mask)

@@ -1,0 +1,121 @@
+"""What a connection needs of a stream of bytes, the short way for plain sockets and the general one.
+
+A socket is read into one buffer that all connections of a run share: between the reading and the walk through
+the frames nothing else runs, so an idle connection needs no buffer of its own.
+"""
+
+import os
+from typing import Final, Protocol
+
+import trio
+
+READ_BYTES: Final = 128 * 2**10
+GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+_shared: Final[trio.lowlevel.RunVar[memoryview]] = trio.lowlevel.RunVar("rtpipe receive buffer")
+
+
+class Wire(Protocol):
+    """One task reads and one writes, both at once if they like. All methods raise one of GONE at the end."""
+
+    async def read(self) -> bytes | memoryview | None:
+        """What has come, to be used before the next await; empty at the end, None after interrupt().
+
+        Cancelling it loses nothing.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Have the task that waits in read() return None. Nothing happens if there is none."""
+        ...
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        """Write what can leave without waiting; returns how many bytes that was, 0 if it cannot tell."""
+        ...
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Write all of it. After a cancellation nobody knows how much of it left."""
+        ...
+
+
+def wire_over(stream: trio.abc.Stream) -> Wire:
+    """The best there is for this kind of stream."""
+    return SocketWire(stream.socket) if isinstance(stream, trio.SocketStream) else StreamWire(stream)
+
+
+class SocketWire:
+    """A plain socket. The descriptor is asked for each time: once closed, its number is somebody else's."""
+
+    def __init__(self, socket: trio.socket.SocketType) -> None:
+        self._socket = socket
+        self._interrupted = False
+        self._buffer = _shared_buffer()
+
+    async def read(self) -> memoryview | None:
+        self._interrupted = False
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self._socket)
+                return self._buffer[: os.readv(self._socket.fileno(), (self._buffer,))]
+            except BlockingIOError:
+                continue
+            except trio.ClosedResourceError:
+                if not self._interrupted or self._socket.fileno() < 0:
+                    raise
+                return None
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        try:
+            return os.write(self._socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+
+    async def write(self, data: bytes | memoryview) -> None:
+        rest = memoryview(data)
+        while rest:
+            try:
+                await trio.lowlevel.wait_writable(self._socket)
+            except trio.ClosedResourceError:
+                if self._socket.fileno() < 0:
+                    raise
+                # Only interrupt(), which is not meant for writers.
+            rest = rest[self.write_now(rest) :]
+
+
+class StreamWire:
+    """Any other stream, such as TLS or one in memory."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._waiting = trio.CancelScope()
+
+    async def read(self) -> bytes | memoryview | None:
+        with trio.CancelScope() as self._waiting:
+            return bytes(await self._stream.receive_some(READ_BYTES))
+        return None
+
+    def interrupt(self) -> None:
+        self._waiting.cancel()
+
+    def write_now(self, data: bytes | memoryview) -> int:  # noqa: ARG002
+        return 0
+
+    async def write(self, data: bytes | memoryview) -> None:
+        await self._stream.send_all(data)
+
+
+def _shared_buffer() -> memoryview:
+    try:
+        return _shared.get()
+    except LookupError:
+        _shared.set(memoryview(bytearray(READ_BYTES)))
+        return _shared.get()
