@@ -17,6 +17,7 @@ from rtpipe.chain.guard import Guard
 from rtpipe.chain.instances import Services, StageSpec
 from rtpipe.daemon.config import Upstream
 from rtpipe.daemon.config_load import Loaded, check_doors, check_secrets
+from rtpipe.daemon.lines import serve_lines
 from rtpipe.daemon.listeners import check_files, open_all
 from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.process import Process
@@ -118,6 +119,7 @@ async def _serve(loaded: Loaded, process: Process, ready: Callable[[Ready], None
             await serve(
                 listeners,
                 routes.handle,
+                lines_handler=partial(serve_lines, process),
                 nursery=handlers,
                 max_message_bytes=limits.max_message_bytes,
                 write_deadline_s=limits.write_deadline_s,

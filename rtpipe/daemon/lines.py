@@ -30,6 +30,7 @@ async def serve_lines(process: Process, lines: JsonLines) -> None:
     try:
         try:
             await _serve(process, lines)
+            await lines.close(1000, "")
         except Refused as refused:
             address = lines.peer.address
             process.record(

@@ -49,6 +49,7 @@ class JsonLines:
         self._write_deadline_s = write_deadline_s
         self._writing = trio.Lock()
         self._closing: Closing | None = None
+        self._half_closed = False
 
     async def receive(self) -> bytes:
         """The next line that is not blank, without its end. Raises ConnectionLost.
@@ -101,13 +102,13 @@ class JsonLines:
     async def close(self, code: int, reason: str) -> None:
         """Tell the peer code and reason in a last line and close. Bounded, shielded; twice is harmless."""
         last = {"type": CLOSED, "code": code, "reason": wire_reason(code, reason)}
-        with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_DEADLINE_S) as limit:
-            limit.shield = True
-            if self._closing is None:
-                with suppress(ConnectionLost):
-                    await self.send(msgspec.json.encode(last))
-                self._closing = self._closing or Closing(code, reason, clean=True)
-            await trio.aclose_forcefully(self._stream)
+        with trio.move_on_after(_CLOSE_DEADLINE_S, shield=True), suppress(ConnectionLost):
+            if self._half_closed:
+                self._closing = None  # the peer has ended its input, and still listens
+                self._half_closed = False
+            await self.send(msgspec.json.encode(last))
+        self._closing = self._closing or Closing(code, reason, clean=True)
+        await trio.aclose_forcefully(self._stream)
 
     async def _read(self) -> None:
         try:
@@ -122,7 +123,9 @@ class JsonLines:
             return
         if self.at_end_of_input is not None:
             await self.at_end_of_input()
-        self._closing = self._closing or Closing(1000, "", clean=True)
+        if self._closing is None:
+            self._closing = Closing(1000, "", clean=True)
+            self._half_closed = True
 
     def _check(self) -> None:
         if self._closing is not None:

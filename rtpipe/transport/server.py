@@ -1,8 +1,10 @@
 """Listening sockets, and one handler call for each request that comes through them."""
 
 import logging
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +16,7 @@ from rtpipe.transport import unix
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Peer
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused, error_body, read_head, respond, server_side
+from rtpipe.transport.jsonlines import JsonLines
 from rtpipe.transport.tls import TlsFailed, TlsStream
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES
 
@@ -23,6 +26,7 @@ _ACCEPT_PAUSE_S: Final = 0.1
 logger = logging.getLogger("rtpipe.transport")
 
 Handler = Callable[[Exchange], Awaitable[None]]
+LinesHandler = Callable[[JsonLines], Awaitable[None]]
 _Converse = Callable[[trio.SocketStream], Awaitable[None]]
 
 
@@ -74,6 +78,7 @@ async def serve(
     listeners: Sequence[Listener],
     handler: Handler,
     *,
+    lines_handler: LinesHandler | None = None,
     nursery: trio.Nursery | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     write_deadline_s: float = WRITE_DEADLINE_S,
@@ -81,14 +86,16 @@ async def serve(
 ) -> NoReturn:
     """Call `handler` with each request, until cancelled; then the listeners are closed.
 
+    On a Unix socket whoever begins with `{` speaks JSON lines, and `lines_handler` gets it.
+
     The handlers run in `nursery` where given, and so outlive a cancelled serve(): that is how a drain stops
     accepting. A handler that raises costs its own connection (500, or 1011) and a log entry; one that is
     cancelled closes its WebSocket with 1001.
     """
-    new_exchange = partial(Exchange, max_message_bytes=max_message_bytes, write_deadline_s=write_deadline_s)
+    service = _Service(handler, lines_handler, max_message_bytes, write_deadline_s, head_deadline_s)
     async with trio.open_nursery() as accepting:
         for listener in listeners:
-            converse = partial(_converse, new_exchange, handler, head_deadline_s, listener)
+            converse = partial(_converse, service, listener)
             accepting.start_soon(_accept, listener, converse, nursery or accepting)
     raise AssertionError("accepting ends by cancellation alone")
 
@@ -111,40 +118,66 @@ async def _accept(listener: Listener, converse: _Converse, nursery: trio.Nursery
         await listener.aclose()
 
 
-async def _converse(
-    new_exchange: Callable[..., Exchange],
-    handler: Handler,
-    head_deadline_s: float,
-    listener: Listener,
-    socket_stream: trio.SocketStream,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """What is done with whoever connects."""
+
+    handler: Handler
+    lines_handler: LinesHandler | None
+    max_message_bytes: int
+    write_deadline_s: float
+    head_deadline_s: float
+
+
+async def _converse(service: _Service, listener: Listener, socket_stream: trio.SocketStream) -> None:
     """From the accepted socket to its end; no error leaves."""
     stream: trio.abc.Stream = socket_stream
     try:
         peer = _peer(socket_stream, listener)
         if listener.tls is not None:
             stream = TlsStream(socket_stream, listener.tls, server_side=True)
-        exchange = await _read_request(new_exchange, stream, socket_stream, peer, head_deadline_s)
+        if service.lines_handler is not None and await _speaks_lines(service, listener, socket_stream):
+            await _handle_lines(service, service.lines_handler, socket_stream, peer)
+            return
+        exchange = await _read_request(service, stream, socket_stream, peer)
         if exchange is not None:
-            await _handle(exchange, handler)
+            await _handle(exchange, service.handler)
     except* Exception as errors:
         logger.exception("listener %s: a connection failed", listener.name, exc_info=errors)
     finally:
         await trio.aclose_forcefully(stream)
 
 
+async def _speaks_lines(service: _Service, listener: Listener, stream: trio.SocketStream) -> bool:
+    """Whether the first byte, which stays where it is, begins a JSON object: no HTTP method does."""
+    if listener.file is None:
+        return False
+    with trio.move_on_after(service.head_deadline_s), suppress(OSError):
+        return await stream.socket.recv(1, socket.MSG_PEEK) == b"{"
+    return False
+
+
+async def _handle_lines(
+    service: _Service, handler: LinesHandler, stream: trio.SocketStream, peer: Peer
+) -> None:
+    lines = JsonLines(
+        stream, peer, max_line_bytes=service.max_message_bytes, write_deadline_s=service.write_deadline_s
+    )
+    try:
+        await handler(lines)
+    except Exception:
+        logger.exception("%s: the handler failed", peer.address)
+        await lines.close(1011, "internal error")
+
+
 async def _read_request(
-    new_exchange: Callable[..., Exchange],
-    stream: trio.abc.Stream,
-    socket_stream: trio.SocketStream,
-    peer: Peer,
-    head_deadline_s: float,
+    service: _Service, stream: trio.abc.Stream, socket_stream: trio.SocketStream, peer: Peer
 ) -> Exchange | None:
     """None when the client left, or had to be refused already. One deadline for TLS and the head together."""
     parser = server_side()
     talks = not isinstance(stream, TlsStream)
     try:
-        with trio.fail_after(head_deadline_s):
+        with trio.fail_after(service.head_deadline_s):
             if isinstance(stream, TlsStream):
                 await stream.do_handshake()
                 talks = True
@@ -167,7 +200,15 @@ async def _read_request(
     except RequestRefused as error:
         refusal = error
     else:
-        return None if request is None else new_exchange(stream, parser, request)
+        if request is None:
+            return None
+        return Exchange(
+            stream,
+            parser,
+            request,
+            max_message_bytes=service.max_message_bytes,
+            write_deadline_s=service.write_deadline_s,
+        )
     logger.debug("%s: refused with %d %s", peer.address, refusal.status, refusal.code)
     await respond(stream, parser, refusal.status, *_answer_to(refusal))
     return None

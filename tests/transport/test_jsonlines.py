@@ -36,6 +36,8 @@ async def test_after_the_end_of_input_the_other_way_stays_open_until_the_answer_
     with pytest.raises(ConnectionLost):
         await connection.receive()
     assert await peer.receive_some() == b'{"answer":1}\n'
+    await connection.close(1000, "done")
+    assert msgspec.json.decode(await peer.receive_some())["reason"] == "done"
 
 
 async def test_a_line_over_the_limit_is_told_1009():
