@@ -141,6 +141,7 @@ class UpstreamEdge:
                     self._session.veil.upstream_replaced()
                     self._creates_of_client = 0
                     self._responses.clear()
+                    self._quieter.unpark_all()
                 if (payload := await self.compose_own()) is not None:
                     await connection.send(payload)
                     self._session.meter.passed(UPSTREAM, Client.SESSION_UPDATE, payload)
@@ -249,6 +250,7 @@ class UpstreamEdge:
         if (code == _NO_RESPONSE or (param or "").startswith("response")) and self._creates_of_client:
             if not self._session.veil.is_own(event_id):
                 self._creates_of_client -= 1
+                self._quieter.unpark_all()
             return
         refused = self.configuration.rejected(event_id, param)
         if refused is None:

@@ -146,11 +146,15 @@ async def test_fact_hooks_see_what_became_of_things(autojump_clock):
     assert (seen["SessionClosed"].code, seen["SessionClosed"].cause) == (1000, "host")
 
 
-async def test_a_refused_create_of_the_clients_is_not_taken_for_the_next_response():
+async def test_a_refused_create_of_the_clients_is_not_taken_for_the_next_response(autojump_clock):
     async with ChainHarness({}) as chain:
         await chain.client.send({"type": "response.create"})
         error = {"code": "conversation_already_has_active_response", "message": "", "event_id": None}
-        await chain.upstream.send({"type": "error", "error": error})
+        with trio.move_on_after(1) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(chain.session.upstream_edge.quiet)
+                await chain.upstream.send({"type": "error", "error": error})
+        assert not scope.cancelled_caught  # nobody waits for an answer that will not come
         for kind in ("response.created", "response.done"):
             await chain.upstream.send({"type": kind, "response": {"id": "by voice"}})
         (ended,) = (f for f in chain.facts if isinstance(f, facts.ResponseEnded))
