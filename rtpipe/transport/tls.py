@@ -85,6 +85,8 @@ class TlsStream(trio.abc.HalfCloseableStream):
 
         Raises trio.BrokenResourceError when the peer ended without a farewell or its bytes are not TLS's.
         """
+        if self._closed:
+            raise trio.ClosedResourceError("this stream is closed")
         if self._incoming.pending or self._tls.pending() or self._received_eof or self._failure:
             await trio.lowlevel.checkpoint()
         else:
