@@ -35,14 +35,34 @@ class ClientEdge:
         self.refused = 0
         """Client frames answered with an error instead of walking."""
 
-    async def frame(self, payload: bytes) -> None:
-        """One payload from the client: it walks, or the client is told why not."""
+    async def frames(self, payloads: list[bytes]) -> None:
+        """What came with one read: runs of what nobody wants pass with one write."""
+        run: list[tuple[str, bytes]] = []
+        for payload in payloads:
+            if not self._session.client.listening:
+                return
+            kind = self._readable(payload)
+            if kind is not None and kind not in _JUDGED and self._session.upstream_edge.lets_pass(kind):
+                run.append((kind, payload))
+                continue
+            if run:
+                await self._session.upstream_edge.pass_on(run)
+                run = []
+            if kind is not None:
+                await self._walk(kind, payload)
+        if run:
+            await self._session.upstream_edge.pass_on(run)
+
+    def _readable(self, payload: bytes) -> str | None:
+        """The event's type; None when the client has been told that it cannot be forwarded."""
         try:
-            kind = self._judge(payload)
+            return self._judge(payload)
         except Unreadable as exc:
             self.refused += 1
             self.tell(exc.code, exc.message, exc.event_id)
-            return
+            return None
+
+    async def _walk(self, kind: str, payload: bytes) -> None:
         event = Event.received(payload, kind, CLIENT)
         for tap in self._session.taps:
             tap.event(self._session.id, UPSTREAM, event)
@@ -85,6 +105,26 @@ class ClientEdge:
             self._session.lane(DOWNSTREAM).inject(error, len(self._session.chain))
         except QueueFull:
             self._session.end(Ending(POLICY_VIOLATION, "too many errors are waiting to be read", HOST))
+
+    def lets_pass(self, kind: str, payload: bytes) -> bool:
+        """Whether a server event needs neither a stage nor this edge, now."""
+        session = self._session
+        return (
+            kind != ""
+            and session.lane(DOWNSTREAM).is_free
+            and session.client.was_attached
+            and not session.taps
+            and not session.chain.links(DOWNSTREAM, kind)
+            and session.veil.passes(kind, payload)
+        )
+
+    async def pass_on(self, run: list[bytes]) -> None:
+        """Send a run of payloads that this edge lets pass."""
+
+        async def send() -> str:
+            return "delivered" if await self._session.client.send(*run) else "lost"
+
+        await self._session.lane(DOWNSTREAM).pass_on(len(run), send)
 
     async def deliver(self, event: Event) -> str:
         """Hand an event to the client; returns its fate. Waits for the first client: the upstream greets as

@@ -13,15 +13,19 @@ Start = Callable[..., None]
 class Leg:
     """One side of a session. At most one connection serves it at a time."""
 
-    def __init__(self, received: Callable[[bytes], Awaitable[None]], lost: Callable[[Closing], None]) -> None:
-        """*received* gets each payload; *lost* is told when the connection is gone of itself."""
+    def __init__(
+        self, received: Callable[[list[bytes]], Awaitable[None]], lost: Callable[[Closing], None]
+    ) -> None:
+        """*received* gets the payloads, all that came with one read at a time; *lost* is told when the
+        connection is gone of itself."""
         self.connection: Connection | None = None
         self.lost = lost
         self.was_attached = False
         """Whether any connection has served this leg so far."""
         self._received = received
         self._attached = trio.Event()
-        self._listening = True
+        self.listening = True
+        """Whether anything more is taken from whatever serves this leg."""
 
     def attach(self, connection: Connection, start: Start) -> Connection | None:
         """Have *connection* serve this leg from now on. Returns the one it replaces, for the caller to
@@ -42,19 +46,20 @@ class Leg:
 
     def stop_listening(self) -> None:
         """Take no more from whatever serves this leg, which still can be sent to."""
-        self._listening = False
+        self.listening = False
 
     async def attached(self) -> None:
         """Wait for a connection to serve this leg."""
         while self.connection is None:
             await self._attached.wait()
 
-    async def send(self, payload: bytes) -> bool:
-        """Send to whatever serves this leg. Returns whether it was taken; the pump notices a loss."""
+    async def send(self, *payloads: bytes) -> bool:
+        """Send to whatever serves this leg, with one write. Returns whether it was taken; the pump notices a
+        loss."""
         if self.connection is None:
             return False
         try:
-            await self.connection.send(payload)
+            await self.connection.send_many(payloads)
         except ConnectionLost:
             return False
         return True
@@ -62,10 +67,10 @@ class Leg:
     async def _pump(self, connection: Connection) -> None:
         try:
             while True:
-                payload = await connection.receive()
-                if self.connection is not connection or not self._listening:
+                payloads = await connection.receive_many()
+                if self.connection is not connection or not self.listening:
                     return
-                await self._received(payload)
+                await self._received(payloads)
         except ConnectionLost as loss:
             closing = loss.closing
         if self.connection is connection:

@@ -80,8 +80,8 @@ class Session:
         self.client_edge = ClientEdge(self)
         self.upstream_edge = UpstreamEdge(self)
         self.turns = self.upstream_edge.turns
-        self.client = Leg(self.client_edge.frame, lambda closing: self.end(client_ended(closing)))
-        self.upstream = Leg(self.upstream_edge.frame, lambda closing: self.end(upstream_ended(closing)))
+        self.client = Leg(self.client_edge.frames, lambda closing: self.end(client_ended(closing)))
+        self.upstream = Leg(self.upstream_edge.frames, lambda closing: self.end(upstream_ended(closing)))
         self.watchers = Watchers(guard, self.limits.watch_events)
         self.taps = taps
         self.absent: set[str] = set()

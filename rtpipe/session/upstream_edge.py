@@ -76,6 +76,27 @@ class UpstreamEdge:
             self._session.veil.leaving(event)
         return await self._send(event.type, event.payload)
 
+    def lets_pass(self, kind: str) -> bool:
+        """Whether a client event needs neither a stage nor this edge, now."""
+        session = self._session
+        return (
+            session.lane(UPSTREAM).is_free
+            and session.upstream.connection is not None
+            and not session.taps
+            and not session.chain.links(UPSTREAM, kind)
+        )
+
+    async def pass_on(self, run: list[tuple[str, bytes]]) -> None:
+        """Send a run of events, by type and payload, that this edge lets pass."""
+
+        async def send() -> str:
+            for kind, payload in run:
+                self._session.meter.passed(UPSTREAM, kind, payload)
+            sent = await self._session.upstream.send(*[payload for _, payload in run])
+            return "delivered" if sent else "lost"
+
+        await self._session.lane(UPSTREAM).pass_on(len(run), send)
+
     async def _send(self, kind: str, payload: bytes) -> str:
         await self._session.upstream.attached()
         return await self._send_now(kind, payload)
@@ -192,10 +213,26 @@ class UpstreamEdge:
 
     # --- from the upstream ----------------------------------------------------------------------------------
 
-    async def frame(self, payload: bytes) -> None:
-        """One payload from the upstream: counted, observed, and sent on its walk."""
-        kind = peek_server_type(payload)
-        self._session.meter.passed(DOWNSTREAM, kind, payload)
+    async def frames(self, payloads: list[bytes]) -> None:
+        """What came with one read: counted; runs of what nobody wants pass with one write."""
+        run: list[bytes] = []
+        for payload in payloads:
+            if not self._session.upstream.listening:
+                return
+            kind = peek_server_type(payload)
+            self._session.meter.passed(DOWNSTREAM, kind, payload)
+            if kind not in _OBSERVED and self._session.client_edge.lets_pass(kind, payload):
+                run.append(payload)
+                continue
+            if run:
+                await self._session.client_edge.pass_on(run)
+                run = []
+            await self._frame(kind, payload)
+        if run:
+            await self._session.client_edge.pass_on(run)
+
+    async def _frame(self, kind: str, payload: bytes) -> None:
+        """One payload from the upstream: observed, and sent on its walk."""
         if kind in _OBSERVED or (kind and self._session.chain.links(DOWNSTREAM, kind)):
             try:
                 data = decode(payload)

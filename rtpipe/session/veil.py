@@ -156,7 +156,7 @@ class Veil:
 
     def shown(self, event: Event) -> Event | None:
         """The event as the client may see it, or None. Called behind the walk."""
-        if self._passes(event):
+        if self.passes(event.type, event.payload):
             return event
         data = event.data
         if events.event_id_of(data) in self._swallowed:
@@ -204,11 +204,12 @@ class Veil:
     def _previous_of_hidden(self) -> dict[str, str | None]:
         return {item: self._previous.get(item) for item in self.hidden_items}
 
-    def _passes(self, event: Event) -> bool:
-        if event.type in _DELTAS:
-            return not any(own in event.payload for own in self._live)
-        if event.type == Server.ERROR:
-            return not self._swallowed and self._prefix.encode() not in event.payload
+    def passes(self, kind: str, payload: bytes) -> bool:
+        """Whether there is nothing in an event that the client must not see."""
+        if kind in _DELTAS:
+            return not any(own in payload for own in self._live)
+        if kind == Server.ERROR:
+            return not self._swallowed and self._prefix.encode() not in payload
         return not (
             self.hidden_items or self._hidden_responses or self._origins or self._echoes or self._swallowed
         )
