@@ -83,8 +83,8 @@ def _check_query(request: Request) -> None:
 
 
 def _check_origin(listener: Listen, request: Request) -> None:
-    origin = request.headers.get("origin")
-    if origin is not None and "*" not in listener.origins and origin not in listener.origins:
+    # A browser sends one; of two, each might be what somebody else judges by.
+    if "*" not in listener.origins and not set(request.headers.all("origin")) <= set(listener.origins):
         message = "Pages of this origin may not connect; the operator lists allowed origins for the listener."
         raise Refused(403, "origin_not_allowed", message)
 
@@ -100,7 +100,8 @@ async def _refuse(exchange: Exchange, refused: Refused) -> None:
     try:
         connection = await exchange.accept(SUBPROTOCOL if SUBPROTOCOL in offered else None)
         await connection.send(Event(error).payload)
-        code = UNAUTHORIZED if refused.status in (401, 403) else TRY_AGAIN_LATER
+        passes = refused.status in (408, 429) or refused.status >= 500
+        code = TRY_AGAIN_LATER if passes else UNAUTHORIZED
         await connection.close(code, f"invalid_request_error.{refused.code}")
     except ConnectionLost:
         log.debug("%s left before it heard the refusal", exchange.request.peer.address)

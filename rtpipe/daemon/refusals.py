@@ -15,7 +15,8 @@ def for_dial(exc: DialRefused | DialFailed | DialTimeout) -> Refused:
         case DialRefused():
             status = exc.status if exc.status in _ERRORS else 502
             headers = {}
-            if (retry_after := exc.headers.get("retry-after")) is not None:
+            # A header is passed on only if it can be: what is not ASCII would fail our own answer.
+            if (retry_after := exc.headers.get("retry-after")) is not None and retry_after.isascii():
                 headers["Retry-After"] = retry_after
             message = f"The model's server refused the connection with status {exc.status}."
             return Refused(status, "upstream_refused", message, headers)

@@ -111,7 +111,7 @@ async def _not_found(exchange: Exchange) -> None:
     if path == CLIENT_SECRETS:
         message = "No plugin of this gateway mints client secrets: connect with your own key."
     else:
-        reason = next((why for known, why in _ELSEWHERE.items() if path.startswith(known)), None)
+        reason = next((why for known, why in _ELSEWHERE.items() if f"{path}/".startswith(f"{known}/")), None)
         message = (
             f"{reason}; {refusals.NOT_FOR_US} at /v1/realtime."
             if reason

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
+from rtpipe.api.errors import ConfigError
 from rtpipe.api.request import DialRequest
 from rtpipe.daemon.config import Limits, Upstream
 from rtpipe.transport.connection import Connection
@@ -27,7 +28,12 @@ def choose(upstreams: Sequence[Upstream], model: str | None) -> tuple[Upstream, 
 def dial_request(upstream: Upstream, model: str, intent: str | None) -> DialRequest:
     """The handshake to make. Nothing of the client's is in it but its intent, which is one of two words."""
     query = {"intent": intent} if intent == TRANSCRIPTION else {"model": model}
-    headers = {"Authorization": f"Bearer {upstream.api_key.reveal()}"} if upstream.api_key else {}
+    headers = {}
+    if upstream.api_key is not None:
+        try:
+            headers["Authorization"] = f"Bearer {upstream.api_key.reveal()}"
+        except ConfigError as exc:  # it was there when we started
+            raise DialFailed(f"{upstream.name}: {exc}") from None
     return DialRequest(upstream.name, f"{upstream.url}?{urlencode(query)}", model, headers)
 
 

@@ -79,7 +79,9 @@ def bearer(key: str = KEY) -> list[tuple[str, str]]:
 async def refused(address: Address, target: str = PATH, headers: Headers | None = None) -> Head:
     """The answer to a handshake that must not succeed."""
     answer = await knock(address, target, bearer() if headers is None else headers)
-    assert isinstance(answer, Head), "the handshake succeeded"
+    if isinstance(answer, WebSocket):
+        await trio.aclose_forcefully(answer.stream)
+        raise AssertionError("the handshake succeeded")
     return answer
 
 
@@ -290,3 +292,14 @@ async def simulated(**options: object) -> AsyncIterator[str]:
         host, port = await nursery.start(serve, SimOptions(**{"pace": 0, **options}))
         yield f"ws://{host}:{port}{PATH}"
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def meeting(
+    gateway: Process | InProcess, model: Model, target: str = PATH, headers: Headers | None = None
+) -> AsyncIterator[tuple[WebSocket, WebSocket]]:
+    """A client and the upstream's side of its session, the greeting behind them."""
+    async with client(gateway.address, target, headers) as app:
+        upstream = await model.next()
+        assert await app.receive() == CREATED
+        yield app, upstream
