@@ -25,7 +25,7 @@ def gateway(*arguments: str, folder: Path, environment: Mapping[str, str] | None
     ) as process:
         try:
             ready = process.stdout.readline()
-            address = re.search(r"ready at ws://(\S+?)/v1/realtime", ready)
+            address = re.search(r"ready at wss?://(\S+?)/v1/realtime", ready)
             assert address, ready or process.stderr.read()
             yield address[1]
         finally:

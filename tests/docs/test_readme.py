@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from rtpipe.cli import main as cli
 from tests.docs.gateway import RTPIPE, gateway
 from tests.docs.pages import ROOT, block
-from tests.refresh import demo, normalised
+from tests.refresh import demo, demo_in_readme, normalised
 
 README = ROOT / "README.md"
 OPEN = """
@@ -53,7 +53,7 @@ def open_gateway(tmp_path):
 
 
 def test_the_output_of_the_demo_is_fresh():
-    assert normalised(demo()) in normalised(README.read_text("utf-8")), "run: make generate"
+    assert normalised(demo()) == normalised(demo_in_readme()), "run: make generate"
 
 
 def test_the_client_snippet_works_with_a_changed_address_and_nothing_else(open_gateway, tmp_path):
@@ -72,6 +72,20 @@ def test_the_client_snippet_works_with_the_environment_alone(open_gateway, tmp_p
     url = f"http://{open_gateway}/v1"
     told = run([sys.executable, str(snippet)], tmp_path, OPENAI_BASE_URL=url, OPENAI_API_KEY="any")
     assert told == "You said: Hello!\n"
+
+
+def test_the_client_snippet_works_over_tls_with_a_certificate_of_dev_cert(tmp_path):
+    said = run([*RTPIPE, "dev-cert", str(tmp_path / "tls")], tmp_path)
+    (listen,) = re.findall(r"(?m)^tls = .*$", said)
+    exported = dict(re.findall(r"(?m)^export (\w+)=(\S+)", said))
+    config = tmp_path / "rtpipe.toml"
+    config.write_text(OPEN.replace("open = true", f"open = true\n{listen}"))
+    with gateway("--sim", "--sim-pace", "0", "--config", str(config), folder=tmp_path) as address:
+        url = f"https://localhost:{address.rpartition(':')[2]}/v1"
+        snippet = tmp_path / "client.py"
+        snippet.write_text(block("README.md", "tested: client").replace("http://127.0.0.1:8787/v1", url))
+        environment = {"SSL_CERT_FILE": exported["SSL_CERT_FILE"]}
+        assert run([sys.executable, str(snippet)], tmp_path, **environment) == "You said: Hello!\n"
 
 
 def test_a_browser_gets_in_by_subprotocol_from_an_allowed_page(open_gateway):
