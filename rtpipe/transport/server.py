@@ -132,14 +132,15 @@ class _Service:
 async def _converse(service: _Service, listener: Listener, socket_stream: trio.SocketStream) -> None:
     """From the accepted socket to its end; no error leaves."""
     stream: trio.abc.Stream = socket_stream
+    deadline = trio.current_time() + service.head_deadline_s
     try:
         peer = _peer(socket_stream, listener)
         if listener.tls is not None:
             stream = TlsStream(socket_stream, listener.tls, server_side=True)
-        if service.lines_handler is not None and await _speaks_lines(service, listener, socket_stream):
+        if service.lines_handler is not None and await _speaks_lines(listener, socket_stream, deadline):
             await _handle_lines(service, service.lines_handler, socket_stream, peer)
             return
-        exchange = await _read_request(service, stream, socket_stream, peer)
+        exchange = await _read_request(service, stream, socket_stream, peer, deadline)
         if exchange is not None:
             await _handle(exchange, service.handler)
     except* Exception as errors:
@@ -148,11 +149,11 @@ async def _converse(service: _Service, listener: Listener, socket_stream: trio.S
         await trio.aclose_forcefully(stream)
 
 
-async def _speaks_lines(service: _Service, listener: Listener, stream: trio.SocketStream) -> bool:
+async def _speaks_lines(listener: Listener, stream: trio.SocketStream, deadline: float) -> bool:
     """Whether the first byte, which stays where it is, begins a JSON object: no HTTP method does."""
     if listener.file is None:
         return False
-    with trio.move_on_after(service.head_deadline_s), suppress(OSError):
+    with trio.move_on_at(deadline), suppress(OSError):
         return await stream.socket.recv(1, socket.MSG_PEEK) == b"{"
     return False
 
@@ -171,13 +172,17 @@ async def _handle_lines(
 
 
 async def _read_request(
-    service: _Service, stream: trio.abc.Stream, socket_stream: trio.SocketStream, peer: Peer
+    service: _Service,
+    stream: trio.abc.Stream,
+    socket_stream: trio.SocketStream,
+    peer: Peer,
+    deadline: float,
 ) -> Exchange | None:
-    """None when the client left, or had to be refused already. One deadline for TLS and the head together."""
+    """None when the client left, or had to be refused already. One deadline for TLS and the head."""
     parser = server_side()
     talks = not isinstance(stream, TlsStream)
     try:
-        with trio.fail_after(service.head_deadline_s):
+        with trio.fail_at(deadline):
             if isinstance(stream, TlsStream):
                 await stream.do_handshake()
                 talks = True
