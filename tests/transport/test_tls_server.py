@@ -5,11 +5,11 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trio
-import trio.lowlevel
 from trio.testing import MockClock
 
 from rtpipe.transport.connection import Closing, ConnectionLost
@@ -101,6 +101,7 @@ async def test_both_directions_of_one_connection_at_once(start: Start, pair: Pai
 
 async def test_closings_travel_in_both_directions(start: Start, pair: Pair) -> None:
     endings: list[Closing] = []
+    ended = trio.Event()
 
     async def handle(exchange: Exchange) -> None:
         connection = await exchange.accept()
@@ -110,6 +111,7 @@ async def test_closings_travel_in_both_directions(start: Start, pair: Pair) -> N
         with pytest.raises(ConnectionLost) as caught:
             await connection.receive()
         endings.append(caught.value.closing)
+        ended.set()
 
     port = await start(handle)
     trusted = client_context(pair.authority)
@@ -120,8 +122,7 @@ async def test_closings_travel_in_both_directions(start: Start, pair: Pair) -> N
         assert caught.value.closing == Closing(4000, "enough", clean=True)
         connection = await dial(f"wss://localhost:{port}/", tls=trusted)
         await connection.close(3000, "bye")
-        while not endings:
-            await trio.sleep(0.01)
+        await ended.wait()
     assert endings == [Closing(3000, "bye", clean=True)]
 
 
@@ -212,8 +213,9 @@ async def test_rubbish_is_shown_the_door(
     port = await start(echo)
     with trio.fail_after(WAIT_S):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            await stream.send_all(rubbish)
-            await stream.send_eof()
+            with suppress(trio.BrokenResourceError):  # it may be enough before all of it is sent
+                await stream.send_all(rubbish)
+                await stream.send_eof()
             answer = await end_of(stream)
     assert not answer.startswith(b"HTTP")
     assert len(answer) < 100
@@ -228,7 +230,6 @@ async def test_a_slow_handshake_and_a_slow_head_share_one_deadline(
     async def slowly(after_handshake_s: float) -> tuple[float, bytes]:
         begun = trio.current_time()
         if after_handshake_s:
-            await trio.lowlevel.checkpoint()
             below = await trio.open_tcp_stream("127.0.0.1", port)
             await trio.sleep(after_handshake_s)
             stream: trio.abc.Stream = TlsStream(
