@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from rtpipe.api.errors import QueueFull
 from rtpipe.api.event import CLIENT, HOST, Event, Json
 from rtpipe.protocol import events
-from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
+from rtpipe.protocol.catalogue import CLIENT_TYPES, DOWNSTREAM, UPSTREAM, Client, Server
 from rtpipe.protocol.reading import Unreadable, decode, read_client
 from rtpipe.session.closing import Ending
 
@@ -32,26 +34,34 @@ class ClientEdge:
 
     def __init__(self, session: "Session") -> None:
         self._session = session
+        links = session.chain.links
+        self._unwanted = {kind for kind in CLIENT_TYPES - _JUDGED if not links(UPSTREAM, kind)}
         self.refused = 0
         """Client frames answered with an error instead of walking."""
 
     async def frames(self, payloads: list[bytes]) -> None:
         """What came with one read: runs of what nobody wants pass with one write."""
-        run: list[tuple[str, bytes]] = []
+        session, upstream_edge = self._session, self._session.upstream_edge
+        now = trio.current_time()
+        run: list[bytes] = []
+        # Nothing else happens until the next await, so what holds now holds for a whole run.
+        passable = upstream_edge.passable()
         for payload in payloads:
-            if not self._session.client.listening:
-                return
             kind = self._readable(payload)
-            if kind is not None and kind not in _JUDGED and self._session.upstream_edge.lets_pass(kind):
-                run.append((kind, payload))
+            if passable and kind in self._unwanted:
+                session.meter.passed(UPSTREAM, kind, payload, now)
+                run.append(payload)
                 continue
             if run:
-                await self._session.upstream_edge.pass_on(run)
+                await upstream_edge.pass_on(run)
                 run = []
             if kind is not None:
                 await self._walk(kind, payload)
+            if not session.client.listening:
+                return
+            passable = upstream_edge.passable()
         if run:
-            await self._session.upstream_edge.pass_on(run)
+            await upstream_edge.pass_on(run)
 
     def _readable(self, payload: bytes) -> str | None:
         """The event's type; None when the client has been told that it cannot be forwarded."""
@@ -106,20 +116,13 @@ class ClientEdge:
         except QueueFull:
             self._session.end(Ending(POLICY_VIOLATION, "too many errors are waiting to be read", HOST))
 
-    def lets_pass(self, kind: str, payload: bytes) -> bool:
-        """Whether a server event needs neither a stage nor this edge, now."""
+    def passable(self) -> bool:
+        """Whether server events that neither a stage nor the host wants may pass without a walk, now."""
         session = self._session
-        return (
-            kind != ""
-            and session.lane(DOWNSTREAM).is_free
-            and session.client.was_attached
-            and not session.taps
-            and not session.chain.links(DOWNSTREAM, kind)
-            and session.veil.passes(kind, payload)
-        )
+        return session.lane(DOWNSTREAM).is_free and session.client.was_attached and not session.taps
 
     async def pass_on(self, run: list[bytes]) -> None:
-        """Send a run of payloads that this edge lets pass."""
+        """Send a run of payloads while the lane is passable."""
 
         async def send() -> str:
             return "delivered" if await self._session.client.send(*run) else "lost"

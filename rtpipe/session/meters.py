@@ -52,9 +52,10 @@ class Meter:
         """The caller interrupted: nothing of what came is still to be heard."""
         self._played_out_s = 0.0
 
-    def passed(self, direction: Direction, kind: str, payload: bytes) -> None:
-        """Count one frame. Called for every frame there is."""
-        now = self._now()
+    def passed(self, direction: Direction, kind: str, payload: bytes, now: float | None = None) -> None:
+        """Count one frame that came at *now* (monotonic seconds). Called for every frame there is."""
+        if now is None:
+            now = self._now()
         count = self._counts.get((direction, kind))
         if count is None:
             if len(self._counts) >= _TYPES:

@@ -183,6 +183,9 @@ class Session:
         """The session is over; the first ending counts."""
         if self.ending is None:
             self.ending = ending
+            # At once, not when the owner gets round to closing: nothing passes behind the event that closed.
+            for leg in (self.client, self.upstream):
+                leg.stop_listening()
             self.ended.set()
 
     async def close(self) -> None:
@@ -216,8 +219,6 @@ class Session:
 
     async def _say_goodbye(self, ending: Ending) -> None:
         """Let the client have what was on its way, and the reason for the end, while it still reads."""
-        for leg in (self.client, self.upstream):
-            leg.stop_listening()
         if self.client.connection is None:
             return
         with trio.move_on_after(self.limits.settle_s):

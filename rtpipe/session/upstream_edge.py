@@ -11,7 +11,7 @@ from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, Json
 from rtpipe.api.facts import ResponseEnded, TurnStarted
 from rtpipe.protocol import events
 from rtpipe.protocol import session_config as sc
-from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
+from rtpipe.protocol.catalogue import DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client, Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.protocol.usage import read_usage
 from rtpipe.session.closing import GOING_AWAY
@@ -60,6 +60,8 @@ class UpstreamEdge:
         self._creates_of_client = 0
         self._responses: dict[str, tuple[float, str]] = {}
         self._quieter = trio.lowlevel.ParkingLot()
+        links = session.chain.links
+        self._unwanted = {kind for kind in SERVER_TYPES - _OBSERVED if not links(DOWNSTREAM, kind)}
         self._unreadable = 0
 
     # --- towards the upstream -------------------------------------------------------------------------------
@@ -76,24 +78,16 @@ class UpstreamEdge:
             self._session.veil.leaving(event)
         return await self._send(event.type, event.payload)
 
-    def lets_pass(self, kind: str) -> bool:
-        """Whether a client event needs neither a stage nor this edge, now."""
+    def passable(self) -> bool:
+        """Whether client events that neither a stage nor the host wants may pass without a walk, now."""
         session = self._session
-        return (
-            session.lane(UPSTREAM).is_free
-            and session.upstream.connection is not None
-            and not session.taps
-            and not session.chain.links(UPSTREAM, kind)
-        )
+        return session.lane(UPSTREAM).is_free and session.upstream.connection is not None and not session.taps
 
-    async def pass_on(self, run: list[tuple[str, bytes]]) -> None:
-        """Send a run of events, by type and payload, that this edge lets pass."""
+    async def pass_on(self, run: list[bytes]) -> None:
+        """Send a run of payloads, already counted, while the lane is passable."""
 
         async def send() -> str:
-            for kind, payload in run:
-                self._session.meter.passed(UPSTREAM, kind, payload)
-            sent = await self._session.upstream.send(*[payload for _, payload in run])
-            return "delivered" if sent else "lost"
+            return "delivered" if await self._session.upstream.send(*run) else "lost"
 
         await self._session.lane(UPSTREAM).pass_on(len(run), send)
 
@@ -215,21 +209,27 @@ class UpstreamEdge:
 
     async def frames(self, payloads: list[bytes]) -> None:
         """What came with one read: counted; runs of what nobody wants pass with one write."""
+        session, client_edge = self._session, self._session.client_edge
+        passed, unwanted = session.meter.passed, self._unwanted
+        now = trio.current_time()
         run: list[bytes] = []
+        # Nothing else happens until the next await, so what holds now holds for a whole run.
+        passable = client_edge.passable()
         for payload in payloads:
-            if not self._session.upstream.listening:
-                return
             kind = peek_server_type(payload)
-            self._session.meter.passed(DOWNSTREAM, kind, payload)
-            if kind not in _OBSERVED and self._session.client_edge.lets_pass(kind, payload):
+            passed(DOWNSTREAM, kind, payload, now)
+            if passable and kind in unwanted and session.veil.passes(kind, payload):
                 run.append(payload)
                 continue
             if run:
-                await self._session.client_edge.pass_on(run)
+                await client_edge.pass_on(run)
                 run = []
             await self._frame(kind, payload)
+            if not session.upstream.listening:
+                return
+            passable = client_edge.passable()
         if run:
-            await self._session.client_edge.pass_on(run)
+            await client_edge.pass_on(run)
 
     async def _frame(self, kind: str, payload: bytes) -> None:
         """One payload from the upstream: observed, and sent on its walk."""
