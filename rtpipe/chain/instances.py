@@ -1,7 +1,7 @@
 """Plugin instances: made from a class and its Config, started in chain order, shut down in reverse."""
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ class PluginHost:
         self.stage = stage
         self._on_error = on_error
         self._services = services
+        self._tasks: set[trio.CancelScope] = set()
+        self._ended = False
 
     @property
     def store(self) -> Store:
@@ -65,31 +67,95 @@ class PluginHost:
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         name = getattr(function, "__name__", type(function).__name__)
         call = HookCall(self.stage, f"task {name}", function, True, None, self._on_error)
-        self._services.nursery.start_soon(self._services.guard.run, call, *args)
+        self._services.nursery.start_soon(self._run, call, args)
+
+    def end(self) -> None:
+        """The instance is gone: so are its tasks."""
+        self._ended = True
+        for scope in self._tasks:
+            scope.cancel()
+
+    async def _run(self, call: HookCall, args: tuple[object, ...]) -> None:
+        if self._ended:
+            return
+        with trio.CancelScope() as scope:
+            self._tasks.add(scope)
+            try:
+                await self._services.guard.run(call, *args)
+            finally:
+                self._tasks.remove(scope)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Instance:
+    """A plugin that was made, what it was made of, and what it was given."""
+
+    spec: StageSpec
+    plugin: Plugin[Any, Any]
+    host: PluginHost
+
+    def serves(self, spec: StageSpec) -> bool:
+        """Whether a stage made of *spec* would be the same plugin with the same options."""
+        mine = self.spec
+        return (mine.name, mine.plugin_type, mine.config) == (spec.name, spec.plugin_type, spec.config)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lineup:
+    """A chain and the instances in it, by the stage's name. Some may stand in another lineup as well."""
+
+    chain: Chain
+    instances: Mapping[str, Instance]
+
+
+async def line_up(specs: Sequence[StageSpec], services: Services, before: Lineup | None = None) -> Lineup:
+    """Make the instances and compile them; those of *before* that need no change are kept.
+
+    Raises ``ConfigError`` naming the plugin that cannot be made.
+    """
+    kept = before.instances if before is not None else {}
+    made: dict[str, Instance] = {}
+    stages = []
+    try:
+        for spec in specs:
+            on_error = spec.on_error or spec.plugin_type.on_error
+            instance = kept.get(spec.name)
+            if instance is None or not instance.serves(spec):
+                instance = await _make(spec, on_error, services)
+            made[spec.name] = instance
+            stages.append(Stage(spec.name, instance.plugin, spec.kind, on_error, spec.timeout_s))
+        return Lineup(Chain(stages), made)
+    except BaseException:
+        for name, instance in made.items():
+            if instance is not kept.get(name):
+                instance.host.end()
+        raise
+
+
+async def _make(spec: StageSpec, on_error: OnError, services: Services) -> Instance:
+    host = PluginHost(spec.name, on_error, services)
+    make = HookCall(spec.name, "__init__", spec.plugin_type, False, None, on_error)
+    try:
+        return Instance(spec, await services.guard.call(make, spec.config, host), host)
+    except (HookFailed, Refused) as exc:
+        host.end()
+        raise ConfigError(f"plugin {spec.name} cannot be made: {_why(exc)}") from None
 
 
 async def build_chain(specs: Sequence[StageSpec], services: Services) -> Chain:
-    """Make the instances and compile them. Raises ``ConfigError`` naming the plugin that cannot be made."""
-    stages = []
-    for spec in specs:
-        on_error = spec.on_error or spec.plugin_type.on_error
-        host = PluginHost(spec.name, on_error, services)
-        make = HookCall(spec.name, "__init__", spec.plugin_type, False, None, on_error)
-        try:
-            plugin = await services.guard.call(make, spec.config, host)
-        except (HookFailed, Refused) as exc:
-            raise ConfigError(f"plugin {spec.name} cannot be made: {_why(exc)}") from None
-        stages.append(Stage(spec.name, plugin, spec.kind, on_error, spec.timeout_s))
-    return Chain(stages)
+    """The chain of a lineup that nothing replaces. Raises ``ConfigError`` as ``line_up``."""
+    return (await line_up(specs, services)).chain
 
 
-async def start(chain: Chain, guard: Guard) -> None:
-    """Call ``startup`` in chain order. Raises ``ConfigError`` naming the plugin that failed, after shutting
-    down those that had started."""
+async def start(chain: Chain, guard: Guard, only: Collection[str] | None = None) -> None:
+    """Call ``startup`` in chain order, of all stages or of *only* some. Raises ``ConfigError`` naming the
+    plugin that failed, after shutting down those that had started."""
     calls = {call.stage: call for call in chain.calls("startup")}
     started: list[str] = []
     try:
         for stage in chain.stages:
+            if only is not None and stage.name not in only:
+                continue
             if (call := calls.get(stage.name)) is not None:
                 await guard.call(call)
             started.append(stage.name)
@@ -100,11 +166,12 @@ async def start(chain: Chain, guard: Guard) -> None:
         raise
 
 
-async def stop(chain: Chain, guard: Guard, started: Sequence[str] | None = None) -> None:
-    """Call ``shutdown`` in reverse chain order, shielded; every hook has its own limit."""
+async def stop(chain: Chain, guard: Guard, only: Collection[str] | None = None) -> None:
+    """Call ``shutdown`` in reverse chain order, of all stages or of *only* some. Shielded; every hook has
+    its own limit."""
     with trio.CancelScope(shield=True):
         for call in reversed(chain.calls("shutdown")):
-            if started is None or call.stage in started:
+            if only is None or call.stage in only:
                 await guard.run(call)
 
 

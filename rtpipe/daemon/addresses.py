@@ -16,7 +16,7 @@ def parse_address(address: str) -> tuple[str, int] | Path:
     Raises ``ValueError`` with a sentence for the operator.
     """
     if address.startswith(UNIX):
-        return _parse_unix(address.removeprefix(UNIX))
+        return parse_socket_path(address.removeprefix(UNIX), UNIX)
     host, colon, port = address.rpartition(":")
     if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
         raise ValueError(
@@ -31,10 +31,12 @@ def parse_address(address: str) -> tuple[str, int] | Path:
     return host, int(port)
 
 
-def _parse_unix(text: str) -> Path:
+def parse_socket_path(text: str, prefix: str = "") -> Path:
+    """Where a Unix socket can be; *prefix* is what stands before it. Raises ``ValueError`` with a sentence."""
     path = Path(text)
     if not path.is_absolute() or text.endswith("/") or ".." in path.parts or not text.isprintable():
-        raise ValueError("expected unix: and an absolute path, such as unix:/run/rtpipe/rtpipe.sock")
+        before = f"{prefix} and " if prefix else ""
+        raise ValueError(f"expected {before}an absolute path, such as {prefix}/run/rtpipe/rtpipe.sock")
     if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
         raise ValueError(f"the path of a Unix socket may have {_UNIX_PATH_BYTES} bytes")
     return path

@@ -203,6 +203,31 @@ class Limits(Struct, frozen=True, kw_only=True):
     ] = 1000
 
 
+class Admin(Struct, frozen=True, kw_only=True):
+    """A Unix socket to look after the daemon by. Who may open its file may do whatever it offers."""
+
+    socket: Annotated[
+        str | None,
+        Meta(
+            description="Absolute path of the socket. Unset: there is none.",
+            examples=["/run/rtpipe/admin.sock"],
+        ),
+    ] = None
+    group: Annotated[
+        str | None,
+        Meta(
+            description="The group whose members may open it too, by name or number (permissions 0660). "
+            "Unset: the daemon's user alone (0600).",
+            examples=["adm"],
+        ),
+    ] = None
+
+    @property
+    def mode(self) -> int:
+        """The socket's permissions."""
+        return 0o600 if self.group is None else 0o660
+
+
 class Log(Struct, frozen=True, kw_only=True):
     """What the daemon says on stderr."""
 
@@ -265,6 +290,7 @@ class Config(Struct, frozen=True, kw_only=True):
     ]
     limits: Annotated[Limits, Meta(description="Bounds on what callers can use up.")] = Limits()
     log: Annotated[Log, Meta(description="What the daemon says on stderr.")] = Log()
+    admin: Annotated[Admin, Meta(description="The socket of whoever looks after the daemon.")] = Admin()
     plugins: Annotated[
         dict[str, dict[str, Any]], Meta(description="One table of options for each stage.")
     ] = {}

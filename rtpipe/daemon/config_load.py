@@ -14,7 +14,7 @@ from rtpipe.api.plugin import OnError
 from rtpipe.api.secret import Secret
 from rtpipe.chain.discovery import RESERVED, AnyPlugin, load_plugin
 from rtpipe.daemon import config_files
-from rtpipe.daemon.addresses import check_url, parse_address, parse_mode
+from rtpipe.daemon.addresses import check_url, parse_address, parse_mode, parse_socket_path
 from rtpipe.daemon.config import Config, StageTable
 from rtpipe.daemon.config_convert import convert
 from rtpipe.daemon.config_files import Sources, Table, nearest
@@ -104,6 +104,7 @@ def build(sources: Sources) -> Loaded:
     """Judge what was read. Raises ``ConfigError``."""
     config = convert(sources.data, Config, sources, ())
     _check_listeners(config, sources)
+    _check_admin(config, sources)
     _check_upstreams(config, sources)
     if config.state_dir is not None and not Path(config.state_dir).is_absolute():
         raise sources.error(("state_dir",), "expected an absolute path")
@@ -194,6 +195,18 @@ def _check_listeners(config: Config, sources: Sources) -> None:
                     ("listen", i, "origins", j),
                     "expected scheme://host in lower case without a path, such as https://app.example, or *",
                 )
+
+
+def _check_admin(config: Config, sources: Sources) -> None:
+    if config.admin.socket is None:
+        return
+    try:
+        path = parse_socket_path(config.admin.socket)
+    except ValueError as exc:
+        raise sources.error(("admin", "socket"), str(exc)) from None
+    for i, listener in enumerate(config.listen):
+        if listener.path == path:
+            raise sources.error(("admin", "socket"), f"the same address as listen[{i}]")
 
 
 def _check_upstreams(config: Config, sources: Sources) -> None:

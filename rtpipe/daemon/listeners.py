@@ -9,6 +9,7 @@ from rtpipe.api.errors import ConfigError
 from rtpipe.daemon.addresses import parse_mode
 from rtpipe.daemon.config import Listen
 from rtpipe.daemon.config_load import Loaded
+from rtpipe.daemon.toml_positions import Path as KeyPath
 from rtpipe.daemon.upstreams import upstream_tls
 from rtpipe.transport.server import Listener, open_tcp, open_unix
 from rtpipe.transport.tls import server_context
@@ -37,25 +38,40 @@ async def open_all(loaded: Loaded) -> list[Listener]:
     return listeners
 
 
+def open_admin(loaded: Loaded) -> Listener | None:
+    """The admin socket, if there is to be one. Raises ``ConfigError``."""
+    admin = loaded.config.admin
+    if admin.socket is None:
+        return None
+    group = _group(loaded, ("admin", "group"), admin.group)
+    try:
+        return open_unix("admin", Path(admin.socket), admin.mode, group)
+    except OSError as exc:
+        raise _not_opened(loaded, ("admin", "socket"), admin.socket, exc) from None
+
+
 async def _open(loaded: Loaded, i: int, door: Listen) -> list[Listener]:
     tls = _server_tls(loaded, i, door)
-    group = _group(loaded, i, door)
+    group = _door_group(loaded, i, door)
     try:
         if door.path is not None:
             return [open_unix(door.name, door.path, parse_mode(door.mode), group)]
         return await open_tcp(door.name, door.host, door.port, tls)
     except OSError as exc:
-        why = _HINTS.get(exc.errno or 0) or exc.strerror or str(exc)
-        raise loaded.sources.error(
-            ("listen", i, "address"), f"cannot listen at {door.address}: {why}"
-        ) from None
+        raise _not_opened(loaded, ("listen", i, "address"), door.address, exc) from None
+
+
+def _not_opened(loaded: Loaded, path: KeyPath, address: str, exc: OSError) -> ConfigError:
+    why = _HINTS.get(exc.errno or 0) or exc.strerror or str(exc)
+    return loaded.sources.error(path, f"cannot listen at {address}: {why}")
 
 
 def check_files(loaded: Loaded, *, upstreams: bool = True) -> None:
     """See that certificates, keys and groups can be used. Raises ``ConfigError`` for the first."""
     for i, door in enumerate(loaded.config.listen):
         _server_tls(loaded, i, door)
-        _group(loaded, i, door)
+        _door_group(loaded, i, door)
+    _group(loaded, ("admin", "group"), loaded.config.admin.group)
     for i, upstream in enumerate(loaded.config.upstream if upstreams else ()):
         try:
             upstream_tls(upstream)
@@ -72,14 +88,15 @@ def _server_tls(loaded: Loaded, i: int, door: Listen) -> ssl.SSLContext | None:
         raise loaded.sources.error(("listen", i, "tls"), _why(exc)) from None
 
 
-def _group(loaded: Loaded, i: int, door: Listen) -> int | None:
-    if door.path is None or door.group is None:
-        return None
+def _door_group(loaded: Loaded, i: int, door: Listen) -> int | None:
+    return None if door.path is None else _group(loaded, ("listen", i, "group"), door.group)
+
+
+def _group(loaded: Loaded, path: KeyPath, name: str | None) -> int | None:
     try:
-        return group_id(door.group)
+        return None if name is None else group_id(name)
     except KeyError:
-        error: ConfigError = loaded.sources.error(("listen", i, "group"), f"there is no group {door.group}")
-        raise error from None
+        raise loaded.sources.error(path, f"there is no group {name}") from None
 
 
 def _why(exc: Exception) -> str:

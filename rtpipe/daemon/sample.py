@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rtpipe.chain.discovery import AnyPlugin, sample_of
-from rtpipe.daemon.config import Config, Limits, Listen, Log, StageTable, Struct, Upstream
+from rtpipe.daemon.config import Admin, Config, Limits, Listen, Log, StageTable, Struct, Upstream
 
 _WIDTH = 100
 _HEAD = """\
@@ -22,6 +22,7 @@ _TABLES: dict[str, type[Struct]] = {
     "[[upstream]]": Upstream,
     "[limits]": Limits,
     "[log]": Log,
+    "[admin]": Admin,
 }
 _PLAIN = ("chain", "state_dir")  # what Config has besides tables
 

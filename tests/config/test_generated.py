@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from rtpipe.chain.discovery import installed, load_plugin
-from rtpipe.daemon.config import Config, Limits, Listen, Log, StageTable, Upstream
+from rtpipe.daemon.config import Admin, Config, Limits, Listen, Log, StageTable, Upstream
 from rtpipe.daemon.config_load import load
 from rtpipe.daemon.sample import options, sample
 from rtpipe.daemon.schema import schema, schema_text
@@ -24,7 +24,7 @@ def test_checked_in_files_are_fresh(name):
     assert (CONFIG / name).read_text("utf-8") == wanted, "run: make generate"
 
 
-@pytest.mark.parametrize("struct", [Config, Listen, Upstream, Limits, Log, StageTable])
+@pytest.mark.parametrize("struct", [Config, Listen, Upstream, Limits, Log, Admin, StageTable])
 def test_every_option_is_described_and_in_the_sample(struct):
     text = sample({})
     for option in options(struct):
@@ -93,7 +93,7 @@ def test_every_reference_of_the_schema_leads_somewhere():
 
 
 def test_structs_are_frozen_and_strict():
-    for struct in [Config, Listen, Upstream, Limits, Log, StageTable]:
+    for struct in [Config, Listen, Upstream, Limits, Log, Admin, StageTable]:
         assert struct.__struct_config__.frozen
         assert struct.__struct_config__.forbid_unknown_fields
         with pytest.raises(msgspec.ValidationError):
