@@ -3,6 +3,7 @@
 import argparse
 import os
 import secrets
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def _load(path: Path | None) -> Loaded:
 
 
 async def _demo(loaded: Loaded, key: str) -> int:
+    mistakes: list[ConfigError] = []
+    outcome = 1
+    try:
+        outcome = await _converse(loaded, key)
+    except* ConfigError as group:
+        mistakes = list(_leaves(group))
+    if mistakes:
+        raise mistakes[0]
+    return outcome
+
+
+async def _converse(loaded: Loaded, key: str) -> int:
     import trio
 
     from rtpipe.cli.demo_conversation import Narrator, converse
@@ -67,6 +80,14 @@ async def _demo(loaded: Loaded, key: str) -> int:
             raise ConfigError(f"the demo did not end within {LIMIT_S:g} s")
         nursery.cancel_scope.cancel()
     return outcome
+
+
+def _leaves(group: BaseExceptionGroup[ConfigError]) -> Iterator[ConfigError]:
+    for each in group.exceptions:
+        if isinstance(each, BaseExceptionGroup):
+            yield from _leaves(each)
+        else:
+            yield each
 
 
 SIM_PACE = 5.0

@@ -56,6 +56,16 @@ def test_the_output_of_the_demo_is_fresh():
     assert normalised(demo()) == normalised(demo_in_readme()), "run: make generate"
 
 
+def test_a_demo_that_cannot_start_says_why_in_one_line(tmp_path):
+    config = tmp_path / "rtpipe.toml"
+    config.write_text(OPEN.replace("127.0.0.1:0", "192.0.2.1:8787"))
+    command = [*RTPIPE, "demo", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)  # noqa: S603
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "cannot listen at 192.0.2.1:8787" in done.stderr
+
+
 def test_the_client_snippet_works_with_a_changed_address_and_nothing_else(open_gateway, tmp_path):
     snippet = tmp_path / "client.py"
     snippet.write_text(block("README.md", "tested: client").replace("127.0.0.1:8787", open_gateway))
