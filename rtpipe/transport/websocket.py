@@ -7,8 +7,9 @@ the peer's end is noticed all the same.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from typing import Final
 
 import trio
@@ -194,16 +195,18 @@ class WebSocketConnection:
     # Writing.
 
     async def _write(self, pieces: Iterable[bytes | memoryview], *, farewell: bool = False) -> None:
-        """Write whole frames, with no other frame in between. Raises ConnectionLost or GONE."""
+        """Write whole frames, with no other frame in between but after what is owed. Raises ConnectionLost or
+        GONE."""
         try:
             self._write_lock.acquire_nowait()
         except trio.WouldBlock:
             await self._write_lock.acquire()
         try:
             await trio.lowlevel.checkpoint_if_cancelled()  # the last moment at which cancelling costs nothing
-            for piece in pieces:
-                if self._released.is_set() or (self._closing is not None and not farewell):
-                    raise self._lost()
+            if self._closing is not None and not farewell:
+                raise self._lost()
+            # From here on all of it leaves or the connection breaks: a close that comes now waits its turn.
+            for piece in chain(self._owed(), pieces):
                 await self._put(piece)
         finally:
             self._write_lock.release()
@@ -250,7 +253,7 @@ class WebSocketConnection:
     async def _write_owed(self) -> None:
         try:
             while self._frames.pings or self._ping_owed:
-                await self._write(self._owed())
+                await self._write(())
         except ConnectionLost:
             pass
         except GONE:
@@ -258,16 +261,16 @@ class WebSocketConnection:
         finally:
             self._answering = False
 
-    def _owed(self) -> Iterable[bytes]:
+    def _owed(self) -> Iterator[bytes]:
         """What is owed at the moment of writing: by then, later pings may have taken the place of earlier."""
-        pings, self._frames.pings = self._frames.pings, []
-        frames = [pong_frame(payload, self._side) for payload in pings]
+        if self._frames.pings:
+            pings, self._frames.pings = self._frames.pings, []
+            yield b"".join([pong_frame(payload, self._side) for payload in pings])
         if self._ping_owed:
             self._ping_owed = False
             if self._unanswered_since is None:
                 self._unanswered_since = trio.current_time()
-            frames.append(ping_frame(self._side))
-        yield b"".join(frames)
+            yield ping_frame(self._side)
 
     def _could_answer(self) -> bool:
         """Whether a pong could have come: not from amid a long frame, as long as that keeps coming."""

@@ -5,6 +5,7 @@ the frames nothing else runs, so an idle connection needs no buffer of its own.
 """
 
 import os
+from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
@@ -48,30 +49,28 @@ class SocketWire:
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self._socket = socket
-        self._interrupted = False
         self._buffer = _shared_buffer()
 
     async def read(self) -> memoryview | None:
-        self._interrupted = False
         while True:
+            self._raise_if_closed()
             try:
                 await trio.lowlevel.wait_readable(self._socket)
                 return self._buffer[: os.readv(self._socket.fileno(), (self._buffer,))]
             except BlockingIOError:
                 continue
             except trio.ClosedResourceError:
-                if not self._interrupted or self._socket.fileno() < 0:
-                    raise
-                return None
+                self._raise_if_closed()
+                return None  # it was interrupt()
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
 
     def interrupt(self) -> None:
-        self._interrupted = True
         if self._socket.fileno() >= 0:
             trio.lowlevel.notify_closing(self._socket)
 
     def write_now(self, data: bytes | memoryview) -> int:
+        self._raise_if_closed()
         try:
             return os.write(self._socket.fileno(), data)
         except BlockingIOError:
@@ -82,13 +81,14 @@ class SocketWire:
     async def write(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
         while rest:
-            try:
+            self._raise_if_closed()
+            with suppress(trio.ClosedResourceError):  # it may be interrupt(), which is not meant for writers
                 await trio.lowlevel.wait_writable(self._socket)
-            except trio.ClosedResourceError:
-                if self._socket.fileno() < 0:
-                    raise
-                # Only interrupt(), which is not meant for writers.
             rest = rest[self.write_now(rest) :]
+
+    def _raise_if_closed(self) -> None:
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError
 
 
 class StreamWire:
