@@ -1,7 +1,7 @@
 """What lies where: files of a readable size, a README in every folder, nothing that speaks of elsewhere."""
 
 import re
-from importlib.resources import files
+from importlib import resources
 
 import msgspec
 import pytest
@@ -33,7 +33,8 @@ def test_every_folder_says_what_it_is(folder):
 @pytest.mark.parametrize("folder", INNER, ids=lambda folder: folder.name)
 def test_a_folder_of_the_host_names_each_of_its_modules(folder):
     text = (folder / "README.md").read_text("utf-8")
-    missing = [f.name for f in modules(folder) if not f.name.startswith("_") and f"`{f.name}`" not in text]
+    files = [file.name for file in tracked() if file.parent == folder and file.suffix == ".py"]
+    missing = [name for name in files if not name.startswith("_") and f"`{name}`" not in text]
     assert missing == []
     named = set(re.findall(r"`([a-z_]+\.py)`", text))
     assert named <= {file.name for file in ROOT.rglob("*.py")}
@@ -106,6 +107,6 @@ def structs_in(info):
 
 
 def test_the_host_and_its_plugins_are_typed():
-    assert (files("rtpipe") / "py.typed").is_file()
+    assert (resources.files("rtpipe") / "py.typed").is_file()
     for folder in PLUGINS:
         assert (folder / folder.name.replace("-", "_") / "py.typed").is_file()

@@ -56,8 +56,8 @@ def import_name(requirement: str) -> str:
 
 
 def tracked() -> list[Path]:
-    """What is, or is about to be, under version control; without a repository, every file but hidden ones."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    """What is under version control; without a repository, every file but hidden ones."""
+    listing = ["git", "ls-files", "-z"]
     try:
         done = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True)  # noqa: S603
         files = [ROOT / name for name in done.stdout.split("\0") if name]
