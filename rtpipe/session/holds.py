@@ -46,11 +46,12 @@ class HoldQueue:
         return any(must_wait(event.type, kind, self._direction) for kind in self._types)
 
     def add(self, event: Event, key: str | None, now_s: float) -> bool:
-        """Queue an event; returns False when the queue is full.
+        """Queue an event; returns False when the queue is full. An empty one takes an event of any size: what
+        a leg may send, a stage can hold.
 
         An event that was taken out with ``take`` and is held again gets its old place back.
         """
-        if self._bytes + _charge(event) > self._limit_bytes:
+        if self._entries and self._bytes + _charge(event) > self._limit_bytes:
             return False
         place = len(self._entries) if self._resume_at is None else self._resume_at
         self._entries.insert(place, Held(event, key, now_s))
