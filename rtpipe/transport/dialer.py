@@ -13,7 +13,7 @@ import trio
 from wsproto.utilities import generate_accept_token, generate_nonce
 
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Connection, Peer
-from rtpipe.transport.frames import Side
+from rtpipe.transport.encoding import Side
 from rtpipe.transport.http import MAX_HEAD_BYTES, Headers
 from rtpipe.transport.tls import TlsStream, client_context
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection

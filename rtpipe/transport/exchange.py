@@ -14,7 +14,7 @@ from rtpipe.transport.connection import (
     Connection,
     ConnectionLost,
 )
-from rtpipe.transport.frames import Side
+from rtpipe.transport.encoding import Side
 from rtpipe.transport.http import Body, Request, RequestRefused, error_body, respond
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection
 

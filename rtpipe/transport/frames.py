@@ -1,45 +1,33 @@
-"""WebSocket frames (RFC 6455) without I/O: bytes in, whole text payloads out, and the other way round.
+"""WebSocket frames (RFC 6455) read without I/O: bytes in, whole text payloads out.
 
 This is the relay's inner loop, so it is our own: headers are read where they lie and a whole frame makes no
-object but its payload. Only the masks are a library's, which has them in C.
+object but its payload.
 """
 
 import codecs
-import os
-import struct
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Final, cast
-
-try:
-    from websockets.speedups import apply_mask as _xor
-except ImportError:  # an interpreter for which it could not be compiled
-    from websockets.utils import apply_mask as _xor
+from typing import Final
 
 from rtpipe.transport.connection import WIRE_CODES
+from rtpipe.transport.encoding import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    FIN,
+    NO_STATUS,
+    PING,
+    PONG,
+    WHOLE_TEXT,
+    Bytes,
+    Side,
+    apply_mask,
+)
 
-WRITE_BYTES: Final = 256 * 2**10
-"""The longest piece that encode() yields; a multiple of 4, so that the mask begins anew with each."""
 FRAMES_AT_ONCE: Final = 256
 PINGS_OWED: Final = 16
 EMPTY_FRAGMENTS: Final = 1024
 
-NO_STATUS: Final = 1005
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
-_FIN: Final = 0x80
-_WHOLE_TEXT: Final = _FIN | _TEXT
-
-Bytes = bytes | memoryview
-_apply_mask = cast("Callable[[Bytes, bytes], bytes]", _xor)
 _new_decoder: Final = codecs.getincrementaldecoder("utf-8")
-
-
-class Side(Enum):
-    """Which end of a WebSocket this is. Clients mask what they send, servers do not."""
-
-    CLIENT = "client"
-    SERVER = "server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +112,7 @@ class FrameReader:
             if (second > 0x7F) is not masked:
                 raise _Breach(1002, "frames are masked by clients and by nobody else")
             size = second & 0x7F
-            if first != _WHOLE_TEXT or self._open:
+            if first != WHOLE_TEXT or self._open:
                 self._check_head(first, size)
             body = at + 2
             if size > 125:
@@ -137,9 +125,9 @@ class FrameReader:
                 if body > end:
                     return at
             stop = body + size
-            if first == _WHOLE_TEXT and stop <= end and size <= self._limit:
+            if first == WHOLE_TEXT and stop <= end and size <= self._limit:
                 piece = data[body:stop]
-                payload = _apply_mask(piece, bytes(data[body - 4 : body])) if masked else bytes(piece)
+                payload = apply_mask(piece, bytes(data[body - 4 : body])) if masked else bytes(piece)
                 if not payload.isascii():
                     _check_utf8(payload)
                 payloads.append(payload)
@@ -149,7 +137,7 @@ class FrameReader:
                     return at
                 piece = data[body:stop]
                 self._control(
-                    first, _apply_mask(piece, bytes(data[body - 4 : body])) if masked else bytes(piece)
+                    first, apply_mask(piece, bytes(data[body - 4 : body])) if masked else bytes(piece)
                 )
                 if self.ending is not None:
                     return end
@@ -165,24 +153,24 @@ class FrameReader:
         opcode = first & 0x0F
         if first & 0x70:
             raise _Breach(1002, "a reserved bit is set")
-        if opcode > _PONG or _BINARY < opcode < _CLOSE:
+        if opcode > PONG or BINARY < opcode < CLOSE:
             raise _Breach(1002, "a reserved opcode")
-        if opcode >= _CLOSE:
-            if not first & _FIN:
+        if opcode >= CLOSE:
+            if not first & FIN:
                 raise _Breach(1002, "a control frame in fragments")
             if size > 125:
                 raise _Breach(1002, "a control frame of more than 125 bytes")
-        elif (opcode == _CONTINUATION) is not self._open:
+        elif (opcode == CONTINUATION) is not self._open:
             raise _Breach(1002, "a fragment out of order")
-        elif opcode == _BINARY:
+        elif opcode == BINARY:
             raise _Breach(1003, "only text frames are understood")
 
     def _control(self, first: int, payload: bytes) -> None:
         opcode = first & 0x0F
-        if opcode == _PING:
+        if opcode == PING:
             self.pings.append(payload)
             del self.pings[:-PINGS_OWED]
-        elif opcode == _PONG:
+        elif opcode == PONG:
             self.ponged = True
         else:
             self.ending = _read_close(payload)
@@ -193,7 +181,7 @@ class FrameReader:
         if len(self._message) + size > self._limit or self._empty > EMPTY_FRAGMENTS:
             raise _Breach(1009, f"a message may have {self._limit} bytes")
         self._open = True
-        self._final = bool(first & _FIN)
+        self._final = bool(first & FIN)
         self._left = size
         self._mask = mask
 
@@ -203,7 +191,7 @@ class FrameReader:
         piece = data[at:stop]
         self._left -= len(piece)
         if self._masked:
-            piece = _apply_mask(piece, self._mask)
+            piece = apply_mask(piece, self._mask)
             turn = len(piece) % 4
             self._mask = self._mask[turn:] + self._mask[:turn]
         piece = bytes(piece)
@@ -249,71 +237,3 @@ def _read_close(payload: bytes) -> Ending:
         raise _Breach(1002, "a close code that may not be sent")
     _check_utf8(payload[2:])
     return Ending(code, payload[2:].decode(), is_breach=False)
-
-
-def encode(payloads: Sequence[bytes], side: Side) -> Iterator[Bytes]:
-    """Text frames for `payloads`, to be written in order, in pieces of about WRITE_BYTES at most.
-
-    A piece ends with a frame, unless that frame is longer than a piece. Raises UnicodeDecodeError for a
-    payload that is not UTF-8, of which nothing is yielded.
-    """
-    masks = os.urandom(4 * len(payloads)) if side is Side.CLIENT else b""
-    mask_bit = 0x80 if masks else 0
-    parts: list[bytes] = []
-    gathered = 0
-    for number, payload in enumerate(payloads):
-        if not payload.isascii():
-            payload.decode()
-        size = len(payload)
-        mask = masks[4 * number : 4 * number + 4]
-        parts.append(_head(_WHOLE_TEXT, size, mask_bit) + mask)
-        if size > WRITE_BYTES:
-            yield b"".join(parts)
-            yield from _pieces(payload, mask)
-            parts, gathered = [], 0
-            continue
-        parts.append(_apply_mask(payload, mask) if masks else payload)
-        gathered += size
-        if gathered >= WRITE_BYTES:
-            yield b"".join(parts)
-            parts, gathered = [], 0
-    if parts:
-        yield b"".join(parts)
-
-
-def _pieces(payload: bytes, mask: bytes) -> Iterator[Bytes]:
-    view = memoryview(payload)
-    for start in range(0, len(payload), WRITE_BYTES):
-        piece = view[start : start + WRITE_BYTES]
-        yield _apply_mask(piece, mask) if mask else piece
-
-
-def _head(first: int, size: int, mask_bit: int) -> bytes:
-    if size < 126:
-        return bytes((first, mask_bit | size))
-    if size < 2**16:
-        return struct.pack("!BBH", first, mask_bit | 126, size)
-    return struct.pack("!BBQ", first, mask_bit | 127, size)
-
-
-def ping_frame(side: Side) -> bytes:
-    """A ping that carries nothing."""
-    return _control_frame(_PING, b"", side)
-
-
-def pong_frame(payload: bytes, side: Side) -> bytes:
-    """The answer to a ping that carried `payload`."""
-    return _control_frame(_PONG, payload, side)
-
-
-def close_frame(code: int, reason: str, side: Side) -> bytes:
-    """A close frame; NO_STATUS makes an empty one. The reason has 123 bytes at most."""
-    payload = b"" if code == NO_STATUS else struct.pack("!H", code) + reason.encode()
-    return _control_frame(_CLOSE, payload, side)
-
-
-def _control_frame(opcode: int, payload: bytes, side: Side) -> bytes:
-    if side is Side.SERVER:
-        return _head(_FIN | opcode, len(payload), 0) + payload
-    mask = os.urandom(4)
-    return _head(_FIN | opcode, len(payload), 0x80) + mask + _apply_mask(payload, mask)

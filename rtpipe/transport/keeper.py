@@ -1,4 +1,5 @@
-"""One task that looks at every connection once a second, so that none needs a task of its own."""
+"""One task that looks at every connection once a second, so that none needs a task of its own; and what there
+is to see: whether the peer still answers pings."""
 
 from typing import Final, Protocol
 
@@ -44,3 +45,41 @@ async def _tick(kept: set[Kept]) -> None:
                 connection.tick(now)
     finally:
         _kept.set(None)
+
+
+class Heartbeat:
+    """When to ping a peer and when to give it up. Pings leave every `interval_s`; pongs have as long to come.
+
+    Time counts from a ping that has left: behind a long write it is owed, and the write has its own deadline.
+    """
+
+    def __init__(self, interval_s: float, now: float) -> None:
+        self.owes_ping = False
+        self.reason = f"no pong within {interval_s:g} s"
+        self._interval_s = interval_s
+        self._next_ping = now + interval_s
+        self._unanswered_since: float | None = None
+
+    def tick(self, now: float, *, ponged: bool, could_answer: bool) -> None:
+        """`ponged`: a pong has come since the last tick. `could_answer`: if not, for all we would know.
+
+        A pong may lie unread where nobody reads, and none can come from amid a frame that still keeps coming:
+        then the time of waiting begins anew.
+        """
+        if ponged:
+            self._unanswered_since = None
+        elif self._unanswered_since is not None and not could_answer:
+            self._unanswered_since = now
+        if now >= self._next_ping:
+            self._next_ping = now + self._interval_s
+            self.owes_ping = True
+
+    def asked(self, now: float) -> None:
+        """The ping that was owed leaves."""
+        self.owes_ping = False
+        if self._unanswered_since is None:
+            self._unanswered_since = now
+
+    def has_stopped(self, now: float) -> bool:
+        """The peer no longer answers."""
+        return self._unanswered_since is not None and now - self._unanswered_since >= self._interval_s

@@ -22,8 +22,9 @@ from rtpipe.transport.connection import (
     Peer,
     wire_reason,
 )
-from rtpipe.transport.frames import FrameReader, Side, close_frame, encode, ping_frame, pong_frame
-from rtpipe.transport.keeper import keep, let_go
+from rtpipe.transport.encoding import Side, close_frame, encode, ping_frame, pong_frame
+from rtpipe.transport.frames import FrameReader
+from rtpipe.transport.keeper import Heartbeat, keep, let_go
 from rtpipe.transport.wire import GONE, wire_over
 
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
@@ -68,13 +69,9 @@ class WebSocketConnection:
         self._closing: Closing | None = None
         self._closed_by_us = False
         self._released = trio.Event()
-        # Keepalive.
-        self._keepalive_s = keepalive_s
-        self._next_ping = trio.current_time() + keepalive_s
-        self._ping_owed = False
-        self._unanswered_since: float | None = None
-        self._answering = False
+        self._heartbeat = Heartbeat(keepalive_s, trio.current_time())
         self._has_read = False
+        self._answering = False
         keep(self)
 
     async def receive_many(self) -> list[bytes]:
@@ -112,16 +109,12 @@ class WebSocketConnection:
         is_read = self._read_lock.locked()
         if not is_read and self._has_room():
             self._in_background(self._read_ahead)
-        if self._frames.ponged:
-            self._unanswered_since = None
-        elif self._unanswered_since is not None and not (is_read and self._could_answer()):
-            self._unanswered_since = now
+        amid_frame = self._has_read and self._frames.in_frame
+        self._heartbeat.tick(now, ponged=self._frames.ponged, could_answer=is_read and not amid_frame)
         self._frames.ponged = self._has_read = False
-        if self._unanswered_since is not None and now - self._unanswered_since >= self._keepalive_s:
-            self._give_up()
-        elif now >= self._next_ping:
-            self._next_ping = now + self._keepalive_s
-            self._ping_owed = True
+        if self._heartbeat.has_stopped(now):
+            self._begin_end(Closing(1011, self._heartbeat.reason, clean=False), self._drain_to_the_end)
+        elif self._heartbeat.owes_ping:
             self._answer()
 
     # Reading: the caller holds the read lock.
@@ -252,7 +245,7 @@ class WebSocketConnection:
 
     async def _write_owed(self) -> None:
         try:
-            while self._frames.pings or self._ping_owed:
+            while self._frames.pings or self._heartbeat.owes_ping:
                 await self._write(())
         except ConnectionLost:
             pass
@@ -266,19 +259,9 @@ class WebSocketConnection:
         if self._frames.pings:
             pings, self._frames.pings = self._frames.pings, []
             yield b"".join([pong_frame(payload, self._side) for payload in pings])
-        if self._ping_owed:
-            self._ping_owed = False
-            if self._unanswered_since is None:
-                self._unanswered_since = trio.current_time()
+        if self._heartbeat.owes_ping:
+            self._heartbeat.asked(trio.current_time())
             yield ping_frame(self._side)
-
-    def _could_answer(self) -> bool:
-        """Whether a pong could have come: not from amid a long frame, as long as that keeps coming."""
-        return not (self._frames.in_frame and self._has_read)
-
-    def _give_up(self) -> None:
-        reason = f"no pong within {self._keepalive_s:g} s"
-        self._begin_end(Closing(1011, reason, clean=False), self._drain_to_the_end)
 
     # Ending. Whoever sets _closing sees to it that the stream is released.
 

@@ -15,7 +15,8 @@ from trio.testing import (
 )
 
 from rtpipe.transport.connection import Closing, ConnectionLost, Peer
-from rtpipe.transport.frames import PINGS_OWED, WRITE_BYTES, FrameReader, Side, encode
+from rtpipe.transport.encoding import WRITE_BYTES, Side, encode
+from rtpipe.transport.frames import PINGS_OWED, FrameReader
 from rtpipe.transport.websocket import READ_AHEAD_BYTES, WebSocketConnection
 from rtpipe.transport.wire import READ_BYTES
 

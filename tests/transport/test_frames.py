@@ -11,22 +11,23 @@ from wsproto.connection import Connection as Framing
 from wsproto.connection import ConnectionState, ConnectionType
 
 from rtpipe.transport.connection import WIRE_CODES
-from rtpipe.transport.frames import (
-    EMPTY_FRAGMENTS,
-    FRAMES_AT_ONCE,
+from rtpipe.transport.encoding import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
     NO_STATUS,
-    PINGS_OWED,
+    PING,
+    PONG,
+    TEXT,
     WRITE_BYTES,
-    Ending,
-    FrameReader,
     Side,
     close_frame,
     encode,
     ping_frame,
     pong_frame,
 )
+from rtpipe.transport.frames import EMPTY_FRAGMENTS, FRAMES_AT_ONCE, PINGS_OWED, Ending, FrameReader
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 LIMIT = 2**20
 bounded = settings(
     deadline=None, derandomize=True, max_examples=300, suppress_health_check=[HealthCheck.too_slow]

@@ -14,7 +14,7 @@ from trio.testing import (
 )
 
 from rtpipe.transport.connection import Closing, Connection, ConnectionLost, Peer
-from rtpipe.transport.frames import Side
+from rtpipe.transport.encoding import Side
 from rtpipe.transport.websocket import WebSocketConnection
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
