@@ -1,6 +1,7 @@
 """``rtpipe run``: the daemon."""
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -52,18 +53,21 @@ def run(args: argparse.Namespace) -> int:
 
     from rtpipe.daemon import daemon, logs
 
-    loaded = _load(args)
+    loaded, read_again = _load(args)
     logs.set_up(loaded.config.log.level)
     for warning in loaded.warnings:
         complain(f"warning: {warning}")
-    trio.run(partial(daemon.run, loaded, sim_pace=args.sim_pace if args.sim else None, ready=_say_ready))
+    pace = args.sim_pace if args.sim else None
+    trio.run(partial(daemon.run, loaded, sim_pace=pace, ready=_say_ready, read_again=read_again))
     return 0
 
 
-def _load(args: argparse.Namespace) -> Loaded:
+def _load(args: argparse.Namespace) -> tuple[Loaded, Callable[[], Loaded] | None]:
+    """The configuration, and how to load the same files again, if there are any."""
     if args.sim and args.config is None and standing() is None:
-        return from_text(TRIAL, "the trial configuration")
-    return load(args.config)
+        return from_text(TRIAL, "the trial configuration"), None
+    loaded = load(args.config)
+    return loaded, partial(load, loaded.path.absolute())
 
 
 def _say_ready(ready: "Ready") -> None:

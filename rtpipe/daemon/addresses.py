@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 UNIX = "unix:"
 _MODE = re.compile(r"0?[0-7]{3}")
-_UNIX_PATH_BYTES = 96
+_UNIX_PATH_BYTES = 107
 
 
 def parse_address(address: str) -> tuple[str, int] | Path:
@@ -32,7 +32,7 @@ def parse_address(address: str) -> tuple[str, int] | Path:
 
 
 def parse_socket_path(text: str, prefix: str = "") -> Path:
-    """Where a Unix socket can be; *prefix* is what stands before it. Raises ``ValueError`` with a sentence."""
+    """Where a Unix socket can be, as written after *prefix*. Raises ``ValueError`` with a sentence."""
     path = Path(text)
     if not path.is_absolute() or text.endswith("/") or ".." in path.parts or not text.isprintable():
         before = f"{prefix} and " if prefix else ""

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,16 +13,20 @@ import trio
 from rtpipe.api.errors import ConfigError
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Fact
-from rtpipe.chain import instances
+from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
-from rtpipe.chain.instances import Services, StageSpec
-from rtpipe.daemon.config import Upstream
-from rtpipe.daemon.config_load import Loaded, check_doors, check_secrets
-from rtpipe.daemon.lines import serve_lines
-from rtpipe.daemon.listeners import check_files, open_all
+from rtpipe.chain.instances import Lineup, Services, StageSpec
+from rtpipe.daemon.admin import Admin
+from rtpipe.daemon.config import Config, Upstream
+from rtpipe.daemon.config_load import Loaded
+from rtpipe.daemon.generation import Generation
+from rtpipe.daemon.lines import serve_admin_lines, serve_lines
+from rtpipe.daemon.listeners import open_all
 from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.process import Process
+from rtpipe.daemon.reload import Reloader
 from rtpipe.daemon.routes import Routes
+from rtpipe.daemon.stages import specs_of
 from rtpipe.session.closing import Ending
 from rtpipe.session.watch import Watchers
 from rtpipe.store import Store
@@ -50,18 +55,20 @@ async def run(
     sim_pace: float | None = None,
     ready: Callable[[Ready], None] = lambda _: None,
     observer: Callable[[Fact], None] = log_fact,
+    read_again: Callable[[], Loaded] | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT, or cancellation.
 
     *sim_pace*: dial a simulated model of our own, which speaks so many times as fast as real time (0: never
-    waits), instead of the configured upstreams. *observer* is shown every fact.
+    waits), instead of the configured upstreams. *observer* is shown every fact. *read_again* is what a reload
+    loads; without it there is nothing to reload.
 
     Raises ``ConfigError`` for whatever keeps it from starting.
     """
-    specs = _specs(loaded, secrets_of_upstreams=sim_pace is None)
+    specs = specs_of(loaded, secrets_of_upstreams=sim_pace is None)
     failure: ConfigError | None = None
     try:
-        await _run(loaded, specs, sim_pace, ready, observer)
+        await _run(loaded, specs, sim_pace, ready, observer, read_again)
     except* ConfigError as group:
         failure = _first(group)
     if failure is not None:
@@ -74,51 +81,55 @@ async def _run(
     sim_pace: float | None,
     ready: Callable[[Ready], None],
     observer: Callable[[Fact], None],
+    read_again: Callable[[], Loaded] | None,
 ) -> None:
     guard = Guard()
     watchers = Watchers(guard, loaded.config.limits.watch_events)
     state_dir = loaded.config.state_path
     store = Store.at(state_dir / "store.sqlite3")
+    nothing = Generation(loaded, loaded.config, (), Lineup(Chain(()), {}), (), {})
+    process = Process(nothing, guard, watchers, observer=observer)
     # What plugins run in the background outlives the sessions.
     async with trio.open_nursery() as background:
-        process: Process
-
-        def record(fact: Fact) -> None:
-            process.record(fact)
-
-        services = Services(guard, background, store.namespace, state_dir / "plugins", record)
-        try:
-            chain = await instances.build_chain(specs, services)
-        except ConfigError as exc:
-            raise loaded.sources.error(("chain",), str(exc)) from None
-        upstreams = loaded.config.upstream
+        services = Services(guard, background, store.namespace, state_dir / "plugins", process.record)
+        upstreams_of: Callable[[Config], Sequence[Upstream]] = _configured
         if sim_pace is not None:
-            upstreams = (await _simulated(background, sim_pace, upstreams),)
-        process = Process(loaded.config, guard, chain, upstreams, watchers, observer=observer)
+            upstreams_of = await _simulated(background, sim_pace)
+        reloader = Reloader(
+            process, services, upstreams_of, read_again, secrets_of_upstreams=sim_pace is None
+        )
         background.start_soon(watchers.run)
-        await instances.start(chain, guard)
         try:
-            await _serve(loaded, process, ready)
+            async with trio.open_nursery() as attending:
+                # From before the plugins start: without it the signal would end the process.
+                await attending.start(_reload_on_signal, reloader)
+                await reloader.first(loaded, specs)
+                await _serve(loaded, process, reloader, ready)
+                attending.cancel_scope.cancel()
         finally:
-            await instances.stop(chain, guard)
+            await reloader.stop()
             await store.close()
             background.cancel_scope.cancel()
 
 
-async def _serve(loaded: Loaded, process: Process, ready: Callable[[Ready], None]) -> None:
+async def _serve(
+    loaded: Loaded, process: Process, reloader: Reloader, ready: Callable[[Ready], None]
+) -> None:
     """Open the listeners, serve, and on a signal stop: no new sessions, then an end to those there are."""
-    routes = Routes(process)
-    await routes.collect()
     limits = process.config.limits
-    listeners = await open_all(loaded)
-    async with trio.open_nursery() as handlers:
+    doors, admin = await open_all(loaded)
+    # The admin socket answers for as long as there is anything to look after.
+    async with trio.open_nursery() as looking_after, trio.open_nursery() as handlers:
         with trio.CancelScope() as accepting:
             await handlers.start(_stop_on_signal, process, accepting)
-            addresses = [_address(listener) for listener in listeners]
-            ready(Ready(addresses, process))
+            if admin:
+                answer = Admin(process, reloader).handle
+                watch = partial(serve_admin_lines, process)
+                looking_after.start_soon(partial(serve, admin, answer, lines_handler=watch))
+            ready(Ready([_address(listener) for listener in doors], process))
             await serve(
-                listeners,
-                routes.handle,
+                doors,
+                Routes(process).handle,
                 lines_handler=partial(serve_lines, process),
                 nursery=handlers,
                 max_message_bytes=limits.max_message_bytes,
@@ -128,6 +139,17 @@ async def _serve(loaded: Loaded, process: Process, ready: Callable[[Ready], None
         with trio.move_on_after(STOP_LIMIT_S):
             await process.empty()
         handlers.cancel_scope.cancel()
+        looking_after.cancel_scope.cancel()
+
+
+async def _reload_on_signal(
+    reloader: Reloader, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            with suppress(ConfigError):  # it is in the log
+                await reloader.reload()
 
 
 async def _stop_on_signal(
@@ -149,32 +171,24 @@ async def _stop_on_signal(
             accepting.cancel()
 
 
-async def _simulated(nursery: trio.Nursery, pace: float, configured: Sequence[Upstream]) -> Upstream:
+def _configured(config: Config) -> Sequence[Upstream]:
+    return config.upstream
+
+
+async def _simulated(nursery: trio.Nursery, pace: float) -> Callable[[Config], Sequence[Upstream]]:
     """A simulated model of our own, as an upstream with the first configured one's models."""
     from rtpipe import sim  # loaded only when asked for
 
     start = partial(sim.serve, sim.SimOptions(pace=pace))
     host, port = await nursery.start(start)
     url = f"ws://{_place(host, port)}/v1/realtime"
-    first = configured[0]
-    return Upstream(
-        name="sim", kind="sim", url=url, default_model=first.default_model, models=dict(first.models)
-    )
 
+    def upstreams_of(config: Config) -> Sequence[Upstream]:
+        first = config.upstream[0]
+        models = dict(first.models)
+        return (Upstream(name="sim", kind="sim", url=url, default_model=first.default_model, models=models),)
 
-def _specs(loaded: Loaded, *, secrets_of_upstreams: bool) -> list[StageSpec]:
-    """What to make of each stage, with everything checked that can be before anything starts."""
-    specs = []
-    for stage in loaded.stages:
-        plugin = stage.load_plugin()
-        config: object = stage.plugin_config(plugin.config_type)
-        timeout_s = None if stage.timeout_ms is None else stage.timeout_ms / 1000
-        specs.append(StageSpec(stage.name, stage.plugin, plugin, config, stage.on_error, timeout_s))
-    configs = {spec.name: spec.config for spec in specs}
-    check_secrets(loaded, configs, upstreams=secrets_of_upstreams)
-    check_doors(loaded, {spec.name: spec.plugin_type for spec in specs})
-    check_files(loaded, upstreams=secrets_of_upstreams)
-    return specs
+    return upstreams_of
 
 
 def _address(listener: Listener) -> str:

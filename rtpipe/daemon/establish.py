@@ -13,7 +13,8 @@ from rtpipe.api.errors import HookFailed, Refused
 from rtpipe.api.principal import ANONYMOUS, Principal
 from rtpipe.api.request import ConnectRequest
 from rtpipe.daemon import refusals
-from rtpipe.daemon.process import Process
+from rtpipe.daemon.generation import Generation
+from rtpipe.daemon.process import Process, Served
 from rtpipe.daemon.upstreams import TRANSCRIPTION, choose, dial_request, dial_upstream
 from rtpipe.session.session import Session
 from rtpipe.transport.connection import Connection, ConnectionLost
@@ -40,22 +41,22 @@ class Knock:
 
 async def serve(process: Process, knock: Knock) -> None:
     """Serve one client until its session ends. Raises ``Refused``, ``ClientGone``, ``ConnectionLost``."""
-    with process.room():
-        failure = await _serve(process, knock)
+    with process.room(), process.generation.in_use() as generation:
+        failure = await _serve(process, generation, knock)
     if failure is not None:
         raise _as_refusal(failure)
 
 
-async def _serve(process: Process, knock: Knock) -> Exception | None:
+async def _serve(process: Process, generation: Generation, knock: Knock) -> Exception | None:
     """Returns what kept the session from being established: raised here, the nursery would wrap it."""
-    sessions: list[Session] = []
+    made: list[Served] = []
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
             with process.establishing():
-                await knock.unless_gone(partial(_establish, process, knock, nursery, sessions))
-            session = sessions[0]
-            with process.registered(session):
+                await knock.unless_gone(partial(_establish, process, generation, knock, nursery, made))
+            session = made[0].session
+            with process.registered(made[0]):
                 await session.attach_client(await knock.accept(session))
                 await session.ended.wait()
         except (Refused, DialRefused, DialFailed, DialTimeout, trio.TooSlowError, ClientGone) as exc:
@@ -63,34 +64,39 @@ async def _serve(process: Process, knock: Knock) -> Exception | None:
         except ConnectionLost as exc:
             failure = exc
         finally:
-            for session in sessions:
-                await session.close()
+            for served in made:
+                await served.session.close()
+                process.totals.end(served.session)
             nursery.cancel_scope.cancel()
     return failure
 
 
-async def _establish(process: Process, knock: Knock, nursery: trio.Nursery, sessions: list[Session]) -> None:
-    """Authenticate, open, dial: all within one limit. *sessions* gets the session, for whoever closes it."""
-    with trio.fail_after(process.config.limits.connect_timeout_s):
-        principal = await authenticate(process, knock.request)
-        upstream, model = choose(process.upstreams, knock.model)
+async def _establish(
+    process: Process, generation: Generation, knock: Knock, nursery: trio.Nursery, made: list[Served]
+) -> None:
+    """Authenticate, open, dial: all within one limit. *made* gets the session, for whoever closes it."""
+    limits = generation.config.limits
+    with trio.fail_after(limits.connect_timeout_s):
+        principal = await authenticate(process, generation, knock.request)
+        upstream, model = choose(generation.upstreams, knock.model)
         _check_model(principal, knock.model, model)
         session = Session(
             f"sess_{secrets.token_hex(8)}",
             principal,
             model,
-            process.chain,
+            generation.chain,
             process.guard,
             nursery,
-            limits=process.session_limits,
+            limits=generation.session_limits,
             session_type=TRANSCRIPTION if knock.intent == TRANSCRIPTION else "realtime",
             observer=process.observe,
             taps=process.taps,
         )
-        sessions.append(session)
+        process.totals.begin(session)
+        made.append(Served(session, generation, knock.request.listener, upstream.name, trio.current_time()))
         await session.open()
         try:
-            dialer = partial(dial_upstream, limits=process.config.limits, upstream=upstream)
+            dialer = partial(dial_upstream, limits=limits, upstream=upstream)
             await session.dial(dial_request(upstream, model, knock.intent), dialer)
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
@@ -104,18 +110,18 @@ def _as_refusal(failure: Exception) -> Exception:
     return refusals.TIMED_OUT if isinstance(failure, trio.TooSlowError) else failure
 
 
-async def authenticate(process: Process, request: ConnectRequest) -> Principal:
+async def authenticate(process: Process, generation: Generation, request: ConnectRequest) -> Principal:
     """Who is calling. Raises ``Refused`` when no stage knows the caller, or it may not have its role."""
-    principal = await _identify(process, request)
+    principal = await _identify(process, generation, request)
     if request.role not in principal.roles:
         raise Refused(403, "role_not_allowed", f"This caller may not have the role {request.role}.")
     return principal
 
 
-async def _identify(process: Process, request: ConnectRequest) -> Principal:
+async def _identify(process: Process, generation: Generation, request: ConnectRequest) -> Principal:
     if process.listener(request.listener).open:
         return ANONYMOUS
-    for call in process.chain.calls("authenticate"):
+    for call in generation.chain.calls("authenticate"):
         try:
             principal = await process.guard.call(call, request)
             if principal is not None and not isinstance(principal, Principal):

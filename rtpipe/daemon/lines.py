@@ -15,6 +15,7 @@ from rtpipe.daemon.establish import Knock, authenticate, serve
 from rtpipe.daemon.messages import VERSION, Hello, RefusedMessage, Welcome
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.taps import Tap
+from rtpipe.session.closing import GOING_AWAY
 from rtpipe.session.session import Session
 from rtpipe.transport.connection import Connection, ConnectionLost
 from rtpipe.transport.jsonlines import JsonLines
@@ -26,10 +27,22 @@ ANSWER_LIMIT_S = 60.0
 
 
 async def serve_lines(process: Process, lines: JsonLines) -> None:
-    """Serve one JSON-lines connection until its end."""
+    """Serve one JSON-lines connection of a listener until its end."""
+    await _contain(process, lines, _serve)
+
+
+async def serve_admin_lines(process: Process, lines: JsonLines) -> None:
+    """Serve one JSON-lines connection of the admin socket, where who may open the file may watch."""
+    await _contain(process, lines, _serve_admin)
+
+
+async def _contain(
+    process: Process, lines: JsonLines, work: Callable[[Process, JsonLines], Awaitable[None]]
+) -> None:
+    """Do *work*, and tell the peer how it ended."""
     try:
         try:
-            await _serve(process, lines)
+            await work(process, lines)
             await lines.close(1000, "")
         except Refused as refused:
             address = lines.peer.address
@@ -48,11 +61,20 @@ async def _serve(process: Process, lines: JsonLines) -> None:
     if hello.role == SESSION:
         await serve(process, _knock(hello, request, lines))
     elif hello.role == TAP:
-        principal = await authenticate(process, request)
-        await lines.send(msgspec.json.encode(Welcome(principal=principal.id)))
-        await show_tap(process, Tap(hello), lines)
+        with process.generation.in_use() as generation:
+            principal = await authenticate(process, generation, request)
+        await show_tap(process, hello, principal.id, lines)
     else:
         raise Refused(404, "role_not_served", f"No stage of this gateway serves the role {hello.role}.")
+
+
+async def _serve_admin(process: Process, lines: JsonLines) -> None:
+    hello = await _hello(process, lines)
+    if hello.role != TAP:
+        raise Refused(404, "role_not_served", f"The admin socket serves the role tap, not {hello.role}.")
+    if hello.session is not None and hello.session not in process.served:
+        raise Refused(404, "no_such_session", f"There is no session {hello.session} in service.")
+    await show_tap(process, hello, lines.peer.address, lines)
 
 
 async def _hello(process: Process, lines: JsonLines) -> Hello:
@@ -103,20 +125,28 @@ async def _at_once(work: Callable[[], Awaitable[None]]) -> None:
     await work()
 
 
-async def show_tap(process: Process, tap: Tap, lines: JsonLines) -> None:
-    """Send what the tap sees until the peer is gone; a tap has nothing to say itself."""
-    async with trio.open_nursery() as nursery:
+async def show_tap(process: Process, hello: Hello, principal: str, lines: JsonLines) -> None:
+    """Welcome a tap and send what it sees until the peer is gone; a tap has nothing to say itself."""
+    tap = Tap(hello)
+    # From before the welcome: what happens after it is seen.
+    with process.tapped(tap):
+        await lines.send(msgspec.json.encode(Welcome(principal=principal)))
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_until_gone, nursery.cancel_scope, lines.receive)
+                await _until_gone(nursery.cancel_scope, lambda: _show(tap, lines))
+        except trio.Cancelled:
+            await lines.close(GOING_AWAY, "the gateway is stopping")
+            raise
 
-        async def until_gone(use: Callable[[], Awaitable[object]]) -> None:
-            try:
-                while True:
-                    await use()
-            except ConnectionLost:
-                nursery.cancel_scope.cancel()
 
-        async def show() -> None:
-            await lines.send_many(await tap.next_lines())
+async def _until_gone(scope: trio.CancelScope, use: Callable[[], Awaitable[object]]) -> None:
+    try:
+        while True:
+            await use()
+    except ConnectionLost:
+        scope.cancel()
 
-        with process.tapped(tap):
-            nursery.start_soon(until_gone, lines.receive)
-            await until_gone(show)
+
+async def _show(tap: Tap, lines: JsonLines) -> None:
+    await lines.send_many(await tap.next_lines())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rtpipe.api.errors import ConfigError
 from rtpipe.daemon.addresses import parse_mode
-from rtpipe.daemon.config import Listen
+from rtpipe.daemon.config import Admin, Listen
 from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.toml_positions import Path as KeyPath
 from rtpipe.daemon.upstreams import upstream_tls
@@ -25,29 +25,31 @@ _HINTS = {
 }
 
 
-async def open_all(loaded: Loaded) -> list[Listener]:
-    """Bind and listen everywhere. Raises ``ConfigError`` for the first door that does not open."""
-    listeners: list[Listener] = []
+async def open_all(loaded: Loaded) -> tuple[list[Listener], list[Listener]]:
+    """Bind and listen everywhere: the doors, and the admin socket if there is to be one.
+
+    Raises ``ConfigError`` for the first that does not open.
+    """
+    doors: list[Listener] = []
+    admin: list[Listener] = []
     try:
         for i, door in enumerate(loaded.config.listen):
-            listeners += await _open(loaded, i, door)
+            doors += await _open(loaded, i, door)
+        if (path := loaded.config.admin.socket) is not None:
+            admin.append(_open_admin(loaded, loaded.config.admin, path))
     except BaseException:
-        for listener in listeners:
+        for listener in doors:
             await listener.aclose()
         raise
-    return listeners
+    return doors, admin
 
 
-def open_admin(loaded: Loaded) -> Listener | None:
-    """The admin socket, if there is to be one. Raises ``ConfigError``."""
-    admin = loaded.config.admin
-    if admin.socket is None:
-        return None
+def _open_admin(loaded: Loaded, admin: Admin, path: str) -> Listener:
     group = _group(loaded, ("admin", "group"), admin.group)
     try:
-        return open_unix("admin", Path(admin.socket), admin.mode, group)
+        return open_unix("admin", Path(path), admin.mode, group)
     except OSError as exc:
-        raise _not_opened(loaded, ("admin", "socket"), admin.socket, exc) from None
+        raise _not_opened(loaded, ("admin", "socket"), path, exc) from None
 
 
 async def _open(loaded: Loaded, i: int, door: Listen) -> list[Listener]:

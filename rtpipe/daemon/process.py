@@ -1,6 +1,6 @@
-"""What the parts of the daemon share: configuration, chain, guard, and the sessions in service."""
+"""What the parts of the daemon share: the generation in force, the guard, and the sessions in service."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -10,42 +10,56 @@ from rtpipe.api.errors import Refused
 from rtpipe.api.facts import Fact
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
-from rtpipe.daemon.config import Config, Listen, Upstream
+from rtpipe.daemon.config import Config, Listen
+from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.taps import Tap
+from rtpipe.daemon.totals import Totals
 from rtpipe.session.closing import Ending
-from rtpipe.session.limits import SessionLimits
 from rtpipe.session.session import Session
 from rtpipe.session.watch import Watchers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Served:
+    """A session, and what it does not know of itself: names of the configuration, and since when it is."""
+
+    session: Session
+    generation: Generation
+    listener: str
+    upstream: str
+    since_s: float
 
 
 @dataclass(slots=True)
 class Process:
     """One running daemon."""
 
-    config: Config
+    generation: Generation
     guard: Guard
-    chain: Chain
-    upstreams: Sequence[Upstream]
     watchers: Watchers
-    sessions: dict[str, Session] = field(default_factory=dict)
+    served: dict[str, Served] = field(default_factory=dict)
     stopping: bool = False
     observer: Callable[[Fact], None] = log_fact
     """Is shown every fact, besides the stages and the taps."""
     taps: list[Tap] = field(default_factory=list)
+    totals: Totals = field(default_factory=Totals)
     _admitted: int = 0
     _establishing: set[trio.CancelScope] = field(default_factory=set)
     _emptied: trio.Event = field(default_factory=trio.Event)
 
     @property
-    def session_limits(self) -> SessionLimits:
-        limits = self.config.limits
-        return SessionLimits(
-            hold_bytes=limits.hold_bytes,
-            hold_age_s=limits.hold_age_s,
-            inject_events=limits.inject_events,
-            watch_events=limits.watch_events,
-        )
+    def config(self) -> Config:
+        return self.generation.config
+
+    @property
+    def chain(self) -> Chain:
+        return self.generation.chain
+
+    @property
+    def sessions(self) -> dict[str, Session]:
+        """The sessions in service, by their ids."""
+        return {name: served.session for name, served in self.served.items()}
 
     def listener(self, name: str) -> Listen:
         """The configuration of the door of that name."""
@@ -81,13 +95,13 @@ class Process:
             raise _shutting_down()
 
     @contextmanager
-    def registered(self, session: Session) -> Iterator[None]:
+    def registered(self, served: Served) -> Iterator[None]:
         """Count a session as in service."""
-        self.sessions[session.id] = session
+        self.served[served.session.id] = served
         try:
             yield
         finally:
-            del self.sessions[session.id]
+            del self.served[served.session.id]
 
     async def empty(self) -> None:
         """Wait until everybody who was let in is gone."""
@@ -113,6 +127,7 @@ class Process:
 
     def observe(self, fact: Fact) -> None:
         """A fact that its session has shown to the stages."""
+        self.totals.fact(fact)
         self.observer(fact)
         for tap in self.taps:
             tap.fact(fact)

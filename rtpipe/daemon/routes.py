@@ -1,72 +1,45 @@
 """The HTTP routes of every listener."""
 
-import logging
-from collections.abc import Sequence
-
-from rtpipe.api.errors import ConfigError, HookFailed, Refused
-from rtpipe.api.request import Response, Route
-from rtpipe.chain.guard import HookCall
+from rtpipe.api.errors import HookFailed, Refused
+from rtpipe.api.request import Response
 from rtpipe.daemon import refusals
 from rtpipe.daemon.door import connect_request, serve_session
 from rtpipe.daemon.establish import authenticate
+from rtpipe.daemon.generation import Generation
+from rtpipe.daemon.hooks import HEALTH, READINESS, REALTIME, ask_health
 from rtpipe.daemon.process import Process
 from rtpipe.protocol.errors import http_error
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused
 
-log = logging.getLogger("rtpipe.daemon")
-
-REALTIME = frozenset({"/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime"})
 CLIENT_SECRETS = "/v1/realtime/client_secrets"
 _ELSEWHERE = {
     "/v1/realtime/calls": "WebRTC and SIP calls go to OpenAI directly",
     "/v1/realtime/translations": "translation sessions are another protocol",
     "/v1/live": "GPT-Live is another protocol",
 }
-ROUTE_LIMIT_S = 10.0
 BODY_BYTES = 64 * 1024
 
 
 class Routes:
-    """Our own routes and those that plugins add."""
+    """Our own routes and those that the plugins in service add."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
-        self._of_plugins: dict[tuple[str, str], tuple[HookCall, Route]] = {}
-
-    async def collect(self) -> None:
-        """Ask the ``routes`` hooks. Raises ``ConfigError`` naming the plugin for a route that is taken."""
-        for call in self._process.chain.calls("routes"):
-            try:
-                routes: Sequence[Route] = await self._process.guard.call(call)
-            except HookFailed as exc:
-                raise ConfigError(f"plugin {call.stage}: its routes cannot be had: {exc.why}") from None
-            for route in routes:
-                self._add(call, route)
-
-    def _add(self, call: HookCall, route: Route) -> None:
-        key = (route.method, route.path)
-        if route.path in REALTIME or route.path in ("/healthz", "/readyz") or key in self._of_plugins:
-            raise ConfigError(f"plugin {call.stage}: the route {route.method} {route.path} is taken")
-        handler = HookCall(
-            call.stage, f"route {route.path}", route.handler, True, ROUTE_LIMIT_S, call.on_error
-        )
-        self._of_plugins[key] = (handler, route)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         path = exchange.request.path
         if path in REALTIME:
             await self._realtime(exchange)
-        elif path == "/healthz":
+        elif path == HEALTH:
             await self._health(exchange)
-        elif path == "/readyz":
+        elif path == READINESS:
             ready = not self._process.stopping
             await exchange.respond(200 if ready else 503, {"ready": ready})
-        elif (exchange.request.method, path) in self._of_plugins:
-            await self._plugin_route(exchange)
         else:
-            await _not_found(exchange)
+            with self._process.generation.in_use() as generation:
+                await self._plugin_route(generation, exchange)
 
     async def _realtime(self, exchange: Exchange) -> None:
         if exchange.request.is_upgrade:
@@ -76,24 +49,21 @@ class Routes:
         await exchange.respond(426, http_error(426, message, "upgrade_required"), {"Upgrade": "websocket"})
 
     async def _health(self, exchange: Exchange) -> None:
-        plugins: dict[str, object] = {}
-        healthy = True
-        for call in self._process.chain.calls("health"):
-            try:
-                health = await self._process.guard.call(call)
-                plugins[call.stage] = health.sentence
-                healthy = healthy and health.ok
-            except HookFailed:
-                plugins[call.stage] = "does not answer"
-                healthy = False
-        await exchange.respond(200 if healthy else 503, {"ok": healthy, "plugins": plugins})
+        with self._process.generation.in_use() as generation:
+            found = await ask_health(generation.chain, self._process.guard)
+        ok = all(health.ok for health in found.values())
+        sentences: dict[str, object] = {stage: health.sentence for stage, health in found.items()}
+        await exchange.respond(200 if ok else 503, {"ok": ok, "plugins": sentences})
 
-    async def _plugin_route(self, exchange: Exchange) -> None:
-        call, route = self._of_plugins[exchange.request.method, exchange.request.path]
+    async def _plugin_route(self, generation: Generation, exchange: Exchange) -> None:
+        found = generation.routes.get((exchange.request.method, exchange.request.path))
+        if found is None:
+            raise _not_found(exchange.request.path)
+        call, route = found
         request = connect_request(exchange.request)
         try:
             if route.access != "open":
-                await authenticate(self._process, request)
+                await authenticate(self._process, generation, request)
             body = await exchange.read_body(BODY_BYTES)
             answer: Response = await self._process.guard.call(call, request, body)
             content = answer.body if isinstance(answer.body, bytes | dict) else str(answer.body).encode()
@@ -106,8 +76,7 @@ class Routes:
             await exchange.respond(500, error)
 
 
-async def _not_found(exchange: Exchange) -> None:
-    path = exchange.request.path
+def _not_found(path: str) -> RequestRefused:
     if path == CLIENT_SECRETS:
         message = "No plugin of this gateway mints client secrets: connect with your own key."
     else:
@@ -117,4 +86,4 @@ async def _not_found(exchange: Exchange) -> None:
             if reason
             else (f"There is nothing here; {refusals.NOT_FOR_US} at /v1/realtime.")
         )
-    raise RequestRefused(404, "not_found", message)
+    return RequestRefused(404, "not_found", message)

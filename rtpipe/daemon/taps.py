@@ -11,6 +11,8 @@ from rtpipe.daemon.messages import EventSeen, FactSeen, Hello, Message, Missed
 from rtpipe.protocol.catalogue import Direction
 
 QUEUE_LINES = 1000
+QUEUE_BYTES = 8 * 1024 * 1024
+"""Of events; one alone may be larger."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -22,13 +24,15 @@ class Tap:
         self._exact = {kind for kind in hello.types or () if not kind.endswith("*")}
         self._prefixes = tuple(kind[:-1] for kind in hello.types or ("*",) if kind.endswith("*"))
         self._queue: deque[Message] = deque()
+        self._bytes = 0
         self._missed = 0
         self._changed = trio.lowlevel.ParkingLot()
 
     def event(self, session: str, direction: Direction, event: Event) -> None:
         """An event passes a client edge."""
         if self._wants(session) and (event.type in self._exact or event.type.startswith(self._prefixes)):
-            self._put(EventSeen(session=session, direction=direction, event=msgspec.Raw(event.payload)))
+            seen = EventSeen(session=session, direction=direction, event=msgspec.Raw(event.payload))
+            self._put(seen, len(event.payload))
 
     def fact(self, fact: Fact) -> None:
         """A fact was recorded."""
@@ -42,6 +46,7 @@ class Tap:
             await self._changed.park()
         lines = [_encode(message) for message in self._queue]
         self._queue.clear()
+        self._bytes = 0
         if self._missed:
             lines.append(_encode(Missed(count=self._missed)))
             self._missed = 0
@@ -50,9 +55,11 @@ class Tap:
     def _wants(self, session: str) -> bool:
         return self._session is None or self._session == session
 
-    def _put(self, message: Message) -> None:
-        if len(self._queue) >= QUEUE_LINES:
+    def _put(self, message: Message, payload_bytes: int = 0) -> None:
+        too_much = self._bytes + payload_bytes > QUEUE_BYTES and self._queue
+        if too_much or len(self._queue) >= QUEUE_LINES:
             self._missed += 1
             return
         self._queue.append(message)
+        self._bytes += payload_bytes
         self._changed.unpark_all()

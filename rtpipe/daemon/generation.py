@@ -1,0 +1,62 @@
+"""A generation: what one configuration makes. A reload makes the next; sessions keep theirs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from rtpipe.chain.compile import Chain
+from rtpipe.chain.instances import Lineup, StageSpec
+from rtpipe.daemon.config import Config, Upstream
+from rtpipe.daemon.config_load import Loaded
+from rtpipe.daemon.hooks import PluginRoutes
+from rtpipe.session.limits import SessionLimits
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One configuration in service.
+
+    *loaded* is what the files say, *config* what of it is in force: some of it waits for the next start.
+    """
+
+    loaded: Loaded
+    config: Config
+    specs: Sequence[StageSpec]
+    lineup: Lineup
+    upstreams: Sequence[Upstream]
+    routes: PluginRoutes
+    _users: int = 0
+    _left: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def chain(self) -> Chain:
+        return self.lineup.chain
+
+    @property
+    def session_limits(self) -> SessionLimits:
+        limits = self.config.limits
+        return SessionLimits(
+            hold_bytes=limits.hold_bytes,
+            hold_age_s=limits.hold_age_s,
+            inject_events=limits.inject_events,
+            watch_events=limits.watch_events,
+        )
+
+    @contextmanager
+    def in_use(self) -> Iterator["Generation"]:
+        """Keep its plugins in service, whatever replaces it meanwhile."""
+        self._users += 1
+        try:
+            yield self
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._left.set()
+
+    async def unused(self) -> None:
+        """Wait until nobody uses it: as long as the last session that began with it lives."""
+        while self._users:
+            self._left = trio.Event()
+            await self._left.wait()
