@@ -180,8 +180,8 @@ def _check_listeners(config: Config, sources: Sources) -> None:
         first = seen.setdefault(address, i)
         if first != i and (isinstance(address, Path) or address[1]):
             raise sources.error(("listen", i, "address"), f"the same address as listen[{first}]")
-        if listener.name in names and listener.name != listener.address:
-            raise sources.error(("listen", i, "name"), "another listener has this name")
+        if listener.name in names:  # the name is how a connection finds the rules of its door
+            raise sources.error(("listen", i, "name"), "another listener has this name: write one for each")
         names.add(listener.name)
         if isinstance(address, Path) and listener.tls is not None:
             raise sources.error(("listen", i, "tls"), "a Unix socket stays on this machine: it has no TLS")

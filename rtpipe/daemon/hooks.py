@@ -21,6 +21,8 @@ async def collect_routes(chain: Chain, guard: Guard) -> PluginRoutes:
     for call in chain.calls("routes"):
         try:
             routes: Sequence[Route] = await guard.call(call)
+            if not _are_routes(routes):
+                raise guard.nonsense(call, routes)
         except HookFailed as exc:
             raise ConfigError(f"plugin {call.stage}: its routes cannot be had: {exc.why}") from None
         for route in routes:
@@ -33,6 +35,10 @@ async def collect_routes(chain: Chain, guard: Guard) -> PluginRoutes:
                 route,
             )
     return found
+
+
+def _are_routes(answer: object) -> bool:
+    return isinstance(answer, list | tuple) and all(isinstance(route, Route) for route in answer)
 
 
 async def ask_health(chain: Chain, guard: Guard) -> dict[str, Health]:

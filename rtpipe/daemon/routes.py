@@ -2,6 +2,7 @@
 
 from rtpipe.api.errors import HookFailed, Refused
 from rtpipe.api.request import Response
+from rtpipe.chain.guard import HookCall
 from rtpipe.daemon import refusals
 from rtpipe.daemon.door import connect_request, serve_session
 from rtpipe.daemon.establish import authenticate
@@ -66,14 +67,23 @@ class Routes:
                 await authenticate(self._process, generation, request)
             body = await exchange.read_body(BODY_BYTES)
             answer: Response = await self._process.guard.call(call, request, body)
-            content = answer.body if isinstance(answer.body, bytes | dict) else str(answer.body).encode()
-            await exchange.respond(answer.status, content, dict(answer.headers))
+            if not isinstance(answer, Response):
+                raise self._process.guard.nonsense(call, answer)
+            await self._pass_on(exchange, call, answer)
         except Refused as refused:
             error = http_error(refused.status, refused.message, refused.code)
             await exchange.respond(refused.status, error, refused.headers)
         except HookFailed:
             error = http_error(500, "The plugin that serves this address failed.", "plugin_failed")
             await exchange.respond(500, error)
+
+    async def _pass_on(self, exchange: Exchange, call: HookCall, answer: Response) -> None:
+        try:
+            content = answer.body if isinstance(answer.body, bytes | dict) else str(answer.body).encode()
+            await exchange.respond(answer.status, content, dict(answer.headers))
+        except Exception as exc:  # noqa: BLE001 - a status, header or body that HTTP or JSON cannot carry
+            why = f"an answer that cannot be sent: {type(exc).__name__}"
+            raise self._process.guard.failed(call.stage, call.hook, "nonsense", why) from None
 
 
 def _not_found(path: str) -> RequestRefused:

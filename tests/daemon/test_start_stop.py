@@ -21,6 +21,7 @@ async def test_a_signal_right_after_ready(file, number):
 
 async def test_what_it_says_when_ready(file):
     async with running(file()) as gateway:
+        await gateway.said("\n")
         host, port = gateway.address
         assert gateway.out == f"rtpipe: ready at ws://{host}:{port}/v1/realtime with chain auth\n"
 
@@ -121,6 +122,18 @@ async def test_a_mistake_in_the_configuration_is_one_line(file, change, where, w
     (line,) = await failed(path)
     assert line.startswith(f"rtpipe: {path}:{where}"), line
     assert what in line
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("", 'address = "127.0.0.1:0"'), ('name = "127.0.0.1:1"', 'address = "127.0.0.1:1"')],
+    ids=["two free ports", "a name like an address"],
+)
+async def test_listeners_are_told_apart(file, first, second):
+    """By the name a connection finds the rules of its door: an open one must not open the other."""
+    path = file(listen=f"{first}\nopen = true", more=f"[[listen]]\n{second}")
+    (line,) = await failed(path)
+    assert "listen[1].name: another listener has this name" in line
 
 
 async def test_no_configuration(tmp_path):

@@ -63,12 +63,12 @@ class WebSocket:
     def __init__(self, stream: trio.SocketStream, head: Head, *, client: bool) -> None:
         self.stream = stream
         self.head = head
-        self._masks = client
+        self.masks = client
         self._data = bytearray(head.rest)
         self._inbox: tuple[Any, Any] | None = None
 
     async def send(self, payload: bytes | str, opcode: int = TEXT, *, fin: bool = True) -> None:
-        await self.stream.send_all(frame(payload, opcode, fin=fin, masked=self._masks))
+        await self.stream.send_all(frame(payload, opcode, fin=fin, masked=self.masks))
 
     async def tell(self, kind: str, **fields: Any) -> None:
         """Send an event."""
@@ -98,7 +98,7 @@ class WebSocket:
         while True:
             opcode, payload, fin = await self.receive_frame(wait_s)
             if opcode == CLOSE:
-                with suppress(trio.BrokenResourceError):
+                with suppress(trio.BrokenResourceError, trio.BusyResourceError):
                     await self.send(payload, CLOSE)
                 code = struct.unpack(">H", payload[:2])[0] if payload else 1005
                 raise Ended(code, payload[2:].decode())
