@@ -16,7 +16,7 @@ from rtpipe.api import facts
 from rtpipe.api.hooks import LIMITS, Hooks
 from rtpipe.chain.discovery import installed, load_plugin
 from rtpipe.daemon.sample import options_table, sample
-from rtpipe.daemon.schema import schema_text
+from rtpipe.daemon.schema import lines_schema_text, schema_text
 from rtpipe.protocol import ordering
 from tests.architecture.surface import surface
 
@@ -30,6 +30,7 @@ def generated() -> Pages:
     return {
         "config/rtpipe.toml": lambda: sample(own_plugins()),
         "config/rtpipe.schema.json": lambda: schema_text(own_plugins()),
+        "config/jsonlines.schema.json": lines_schema_text,
         "config/README.md": lambda: with_parts("config/README.md", options=options_table()),
         "plugins/README.md": lambda: with_parts(
             "plugins/README.md", hooks=hooks(), facts=fact_table(), ordering=ordering.as_markdown()

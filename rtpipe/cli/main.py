@@ -17,7 +17,7 @@ from rtpipe.chain.discovery import installed, load_plugin
 from rtpipe.cli.output import complain
 from rtpipe.daemon.config_files import nearest
 
-VERBS = ("run", "check", "plugins", "sample", "sim", "demo", "dev-cert")
+VERBS = ("run", "check", "reload", "sessions", "tail", "plugins", "sample", "sim", "demo", "dev-cert")
 
 USAGE = "usage: rtpipe [--help | --version] VERB …\n"
 INTERRUPTED = 130

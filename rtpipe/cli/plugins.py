@@ -1,11 +1,12 @@
 """``rtpipe plugins``: what is in the chain, what is installed, and a switch for each stage."""
 
 import argparse
+from pathlib import Path
 
 from rtpipe.api.errors import ConfigError
 from rtpipe.chain.discovery import hooks_of, installed
-from rtpipe.cli import options
-from rtpipe.cli.output import complain
+from rtpipe.cli import admin, options, reload
+from rtpipe.cli.output import complain, table
 from rtpipe.daemon.config_load import Loaded, StageConfig, load
 from rtpipe.daemon.drop_in import switch
 
@@ -20,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     each = verbs.add_parser("list", help="the stages in order, then installed plugins that no stage uses")
     options.config(each, argparse.SUPPRESS)
     for verb, enabled in (("enable", True), ("disable", False)):
-        each = verbs.add_parser(verb, help=f"{verb} a stage from the next start on")
+        each = verbs.add_parser(verb, help=f"{verb} a stage, in the running daemon too")
         each.add_argument("stage", metavar="NAME", help="a name in the chain")
         options.config(each, argparse.SUPPRESS)
         each.set_defaults(act=_switch, enabled=enabled)
@@ -51,9 +52,7 @@ def _list(_args: argparse.Namespace, loaded: Loaded) -> int:
         )
     used = {stage.plugin for stage in stages}
     rows += [("–", name, origin, "–", "–", "") for name, origin in origins.items() if name not in used]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    table(rows)
     return 1 if failures else 0
 
 
@@ -72,6 +71,26 @@ def _switch(args: argparse.Namespace, loaded: Loaded) -> int:
     state = "enabled" if args.enabled else "disabled"
     if written is None:
         print(f"{args.stage} is {state} already; nothing written")
-    else:
+        return 0
+    try:
+        report = _reload(loaded)
+    except ConfigError:
+        print(f"wrote {written}: {args.stage} is {state}, but not in the running daemon")
+        raise
+    if report is None:
         print(f"wrote {written}: {args.stage} is {state} from the next start of rtpipe on")
+        return 0
+    print(f"wrote {written}: {args.stage} is {state}")
+    for line in reload.told(report):
+        print(line)
     return 0
+
+
+def _reload(loaded: Loaded) -> admin.Json | None:
+    """Have the running daemon read what was written; ``None`` when there is none. Raises ``ConfigError``."""
+    if loaded.config.admin.socket is None:
+        return None
+    try:
+        return admin.ask(Path(loaded.config.admin.socket), "POST", "/reload", reload.LIMIT_S)
+    except admin.NoDaemon:
+        return None

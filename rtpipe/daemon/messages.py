@@ -73,3 +73,7 @@ class Missed(Message, frozen=True, kw_only=True, tag="rtpipe.missed"):
     """To a tap that does not keep up: so many lines were left out here."""
 
     count: int
+
+
+ALL: tuple[type[Message], ...] = (Hello, Welcome, RefusedMessage, Closed, EventSeen, FactSeen, Missed)
+"""Every message, either way."""

@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration, by which editors complete and check it."""
+"""The JSON Schemas: of the configuration, by which editors complete and check it, and of JSON lines."""
 
 import json
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from rtpipe.chain.discovery import AnyPlugin
+from rtpipe.daemon import messages
 from rtpipe.daemon.config import Config, StageTable
 
 Json = dict[str, Any]
@@ -17,6 +18,26 @@ _REF = "#/$defs/{name}"
 def schema_text(plugins: Mapping[str, AnyPlugin]) -> str:
     """The schema as the file that editors read: of the host, and of *plugins* by their names."""
     plain = msgspec.to_builtins(schema(plugins), order="deterministic")
+    return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+
+
+def lines_schema_text() -> str:
+    """The schema of one line of JSON lines, either way."""
+    references, definitions = msgspec.json.schema_components(messages.ALL, ref_template=_REF)
+    event = {
+        "type": "object",
+        "description": "A Realtime event, as OpenAI documents it: a client's one way, a server's the other.",
+        "properties": {"type": {"type": "string", "not": {"pattern": "^rtpipe\\."}}},
+        "required": ["type"],
+    }
+    lines = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"rtpipe JSON lines, version {messages.VERSION}",
+        "description": "One line. The first is a hello; what it may be after that stands with each message.",
+        "anyOf": [*references, event],
+        "$defs": definitions,
+    }
+    plain = msgspec.to_builtins(lines, order="deterministic")
     return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
 
 
