@@ -3,7 +3,6 @@
 import errno
 import grp
 import os
-import secrets
 import socket
 import stat
 import struct
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
-MAX_PATH_BYTES: Final = 96  # the system's 107, less what the name for a moment may be longer
+MAX_PATH_BYTES: Final = 107  # the system's limit
 _BACKLOG: Final = 4096  # the system cuts it to its own limit
 _CREDENTIALS: Final = struct.Struct("=iII")
 
@@ -34,33 +33,34 @@ class SocketFile:
     inode: int
 
     def remove(self) -> None:
-        """Take it away, unless something else has taken its place."""
+        """Take it away, unless something else has taken its place.
+
+        For as long as the socket is open: until then its inode cannot be another file's.
+        """
         with suppress(OSError):
             if _identity(self.path) == (self.device, self.inode):
                 self.path.unlink()
 
 
 def listen(path: Path, mode: int, group: int | None) -> tuple[socket.socket, SocketFile]:
-    """A socket that listens at `path`, with these permissions from its first moment on.
+    """A socket that listens at `path`; until its permissions stand, whoever connects is refused.
 
-    It is made under another name and then renamed: nobody can connect before the permissions stand, and a
-    dead socket is replaced without a gap. Raises OSError: EADDRINUSE when somebody listens there already,
-    EEXIST when there is something that is no socket, and what the system says.
+    Raises OSError: EADDRINUSE when somebody listens there already, EEXIST when there is something that is no
+    socket, and what the system says.
     """
-    temporary = path.with_name(f".rtp{secrets.token_hex(3)}")
+    _clear(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        made.bind(os.fspath(temporary))
+        made.bind(os.fspath(path))
+        file = SocketFile(path, *_identity(path))
         try:
             if group is not None:
-                os.chown(temporary, -1, group)
-            temporary.chmod(mode)
+                os.chown(path, -1, group)
+            path.chmod(mode)
             made.listen(_BACKLOG)
-            file = SocketFile(path, *_identity(temporary))
-            _check_free(path)
-            temporary.rename(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        except BaseException:
+            file.remove()
+            raise
     except BaseException:
         made.close()
         raise
@@ -84,15 +84,18 @@ def credentials(connected: HasOptions) -> Credentials:
     return Credentials(*_CREDENTIALS.unpack(raw))
 
 
-def _check_free(path: Path) -> None:
-    """Raises OSError unless there is nothing at `path` or a socket at which nobody listens any more."""
+def _clear(path: Path) -> None:
+    """Take a socket away at which nobody listens any more. Raises OSError for anything else that is there."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise OSError(errno.EEXIST, "something that is no socket is there")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.setblocking(False)  # a full queue is somebody's, too
             probe.connect(os.fspath(path))
-    except (FileNotFoundError, ConnectionRefusedError):
+    except FileNotFoundError:
+        return
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
         return
     except BlockingIOError:
         pass

@@ -94,7 +94,7 @@ MISTAKES = [
     ("api.openai.com", "[x", "10: upstream[0].url: is no URL"),
     ("127.0.0.1:8787", "unix:run/s", "4: listen[0].address: expected unix: and an absolute path"),
     ("127.0.0.1:8787", "unix:/run/../s", "4: listen[0].address: expected unix: and an absolute path"),
-    ("127.0.0.1:8787", f"unix:/{'x' * 96}", "4: listen[0].address: the path of a Unix socket may have 96"),
+    ("127.0.0.1:8787", f"unix:/{'x' * 107}", "4: listen[0].address: the path of a Unix socket may have 107"),
     ("127.0.0.1:8787", 'unix:/s"\nmode="660x', "5: listen[0].mode: expected permissions as octal digits"),
     ("127.0.0.1:8787", 'unix:/s"\nmode="888', "5: listen[0].mode: expected permissions as octal digits"),
     (

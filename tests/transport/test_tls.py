@@ -437,8 +437,16 @@ def test_files_that_cannot_be_used(pair: Pair, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(FileNotFoundError):
         server_context(pair.certificate, tmp_path / "none.pem")
-    with pytest.raises(ValueError, match=r"empty.pem has no certificate in PEM form"):
-        client_context(empty)
+    for file, text in (
+        (empty, b""),
+        (empty, b"\xff"),
+        (empty, b"-----BEGIN CERTIFICATE-----\nx"),
+        (pair.key, None),
+    ):
+        if text is not None:
+            file.write_bytes(text)
+        with pytest.raises(ValueError, match=rf"{file.name} has no certificate in PEM form"):
+            client_context(file)
     with pytest.raises(FileNotFoundError):
         client_context(tmp_path / "none.pem")
 

@@ -61,13 +61,12 @@ def test_nobody_can_connect_before_the_permissions_stand(path: Path, monkeypatch
             connect(self).close()
         except OSError as error:
             seen.append(error.errno)
-        seen.append(path.exists())
         chmod(self, mode)
 
     monkeypatch.setattr(Path, "chmod", watched)
     with listening(path):
         connect(path).close()
-    assert seen == [errno.ECONNREFUSED, False]
+    assert seen == [errno.ECONNREFUSED]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a socket to any group")
@@ -84,18 +83,24 @@ def test_group_names() -> None:
 
 
 def test_a_dead_socket_is_replaced(path: Path) -> None:
-    with listening(path) as first:
+    with listening(path):
         pass
     assert path.is_socket()
     with pytest.raises(ConnectionRefusedError):
         connect(path)
-    with listening(path) as second:
+    with listening(path) as file:
         connect(path).close()
-        first.remove()  # which it does not, as it is another's now
-        connect(path).close()
-        second.remove()
+        file.remove()
         assert not path.exists()
-        second.remove()
+        file.remove()
+
+
+def test_a_socket_is_removed_by_its_maker_alone(path: Path) -> None:
+    with listening(path) as first:
+        path.unlink()
+        with listening(path):
+            first.remove()
+            connect(path).close()
 
 
 @pytest.mark.parametrize("backlog", [0, 5])
@@ -133,7 +138,18 @@ def test_what_is_no_socket_is_left_alone(path: Path, kind: str) -> None:
         unix.listen(path, 0o660, None)
     assert caught.value.errno == errno.EEXIST
     assert path.lstat().st_ino == before.st_ino
-    assert not [name for name in os.listdir(path.parent) if name.startswith(".rtp")]
+
+
+def test_a_socket_that_cannot_get_its_permissions_is_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    monkeypatch.setattr(os, "chown", refused)
+    with pytest.raises(PermissionError):
+        unix.listen(path, 0o660, 1)
+    assert os.listdir(path.parent) == []
 
 
 def test_what_the_system_says(path: Path) -> None:
