@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/rtpipe-*))
 
-.PHONY: help demo test lint types imports unit bench generate wheels clean
+.PHONY: help demo test lint types imports unit clients bench generate wheels clean
 
 help:
 	@echo "make demo      run the daemon with a simulated model and one conversation through it"
 	@echo "make test      every check there is: lint, types, layers, tests, freshness of generated files"
+	@echo "make clients   OpenAI's clients, a browser, socat and the Autobahn suite against the daemon; installs them"
 	@echo "make bench     CPU per relayed event, beside other relays (benchmarks/README.md)"
 	@echo "make generate  rewrite the generated parts of config/ and the documentation"
 	@echo "make wheels    build host and plugins, and install them into an empty environment"
@@ -32,6 +33,9 @@ imports: .venv/ready
 unit: .venv/ready
 	$(BIN)/python -m pytest
 
+clients: .venv/ready
+	$(BIN)/python -m tests.clients
+
 bench: .venv/ready
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -48,4 +52,4 @@ wheels: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv tests/clients/node/node_modules dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
