@@ -8,7 +8,7 @@ from rtpipe.daemon.config import Config
 from rtpipe.daemon.config_files import Table, dotted, one_line
 from rtpipe.daemon.toml_positions import Path as KeyPath
 
-_DOOR_LIMITS = ("max_message_bytes", "handshake_timeout_s", "write_deadline_s")
+_DOOR_LIMITS = ("max_message_bytes", "max_reassembly_bytes", "handshake_timeout_s", "write_deadline_s")
 """What the doors were opened with."""
 _AT_NEXT_START: tuple[KeyPath, ...] = (
     ("listen",),

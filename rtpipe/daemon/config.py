@@ -164,6 +164,15 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_message_bytes: Annotated[
         int, Meta(ge=64 * 1024, le=64 * MIB, description="The largest event, in either direction.")
     ] = 16 * MIB
+    max_reassembly_bytes: Annotated[
+        int,
+        Meta(
+            ge=16 * MIB,
+            le=64 * 1024 * MIB,
+            description="Messages of which only part has come, over all connections; past it the connection "
+            "that sends more is closed with 1013.",
+        ),
+    ] = 256 * MIB
     handshake_timeout_s: Annotated[
         float,
         Meta(ge=0.1, le=120, description="What a new connection may take to send its whole request."),

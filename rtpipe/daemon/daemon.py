@@ -30,6 +30,7 @@ from rtpipe.daemon.stages import specs_of
 from rtpipe.session.closing import Ending
 from rtpipe.session.watch import Watchers
 from rtpipe.store import Store
+from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.server import Listener, serve
 
 log = logging.getLogger("rtpipe.daemon")
@@ -88,7 +89,8 @@ async def _run(
     state_dir = loaded.config.state_path
     store = Store.at(state_dir / "store.sqlite3")
     nothing = Generation(loaded, loaded.config, (), Lineup(Chain(()), {}), (), {})
-    process = Process(nothing, guard, watchers, observer=observer)
+    reassembly = Reassembly(loaded.config.limits.max_reassembly_bytes)
+    process = Process(nothing, guard, watchers, reassembly, observer=observer)
     # What plugins run in the background outlives the sessions.
     async with trio.open_nursery() as background:
         services = Services(guard, background, store.namespace, state_dir / "plugins", process.record)
@@ -133,6 +135,7 @@ async def _serve(
                 lines_handler=partial(serve_lines, process),
                 nursery=handlers,
                 max_message_bytes=limits.max_message_bytes,
+                reassembly=process.reassembly,
                 write_deadline_s=limits.write_deadline_s,
                 head_deadline_s=limits.handshake_timeout_s,
             )

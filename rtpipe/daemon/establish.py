@@ -96,7 +96,7 @@ async def _establish(
         made.append(Served(session, generation, knock.request.listener, upstream.name, trio.current_time()))
         await session.open()
         try:
-            dialer = partial(dial_upstream, limits=limits, upstream=upstream)
+            dialer = partial(dial_upstream, limits=limits, upstream=upstream, reassembly=process.reassembly)
             await session.dial(dial_request(upstream, model, knock.intent), dialer)
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None

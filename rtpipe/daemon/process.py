@@ -18,6 +18,7 @@ from rtpipe.daemon.totals import Totals
 from rtpipe.session.closing import Ending
 from rtpipe.session.session import Session
 from rtpipe.session.watch import Watchers
+from rtpipe.transport.frames import Reassembly
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,6 +39,7 @@ class Process:
     generation: Generation
     guard: Guard
     watchers: Watchers
+    reassembly: Reassembly
     served: dict[str, Served] = field(default_factory=dict)
     stopping: bool = False
     observer: Callable[[Fact], None] = log_fact

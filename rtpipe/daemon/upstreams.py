@@ -10,6 +10,7 @@ from rtpipe.api.request import DialRequest
 from rtpipe.daemon.config import Limits, Upstream
 from rtpipe.transport.connection import Connection
 from rtpipe.transport.dialer import DialFailed, dial
+from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.tls import client_context
 
 TRANSCRIPTION = "transcription"
@@ -42,7 +43,9 @@ def upstream_tls(upstream: Upstream) -> ssl.SSLContext | None:
     return None if upstream.ca is None else client_context(Path(upstream.ca))
 
 
-async def dial_upstream(request: DialRequest, limits: Limits, upstream: Upstream) -> Connection:
+async def dial_upstream(
+    request: DialRequest, limits: Limits, upstream: Upstream, reassembly: Reassembly
+) -> Connection:
     """Dial as a session asks. Raises what ``dial`` raises."""
     try:
         tls = upstream_tls(upstream)  # read anew, so that an authority can be replaced
@@ -53,6 +56,7 @@ async def dial_upstream(request: DialRequest, limits: Limits, upstream: Upstream
         headers=request.headers.items(),
         timeout_s=limits.connect_timeout_s,
         max_message_bytes=limits.max_message_bytes,
+        reassembly=reassembly,
         write_deadline_s=limits.write_deadline_s,
         tls=tls,
     )

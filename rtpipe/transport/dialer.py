@@ -14,6 +14,7 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Connection, Peer
 from rtpipe.transport.encoding import Side
+from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.http import MAX_HEAD_BYTES, Headers
 from rtpipe.transport.tls import TlsStream, client_context
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection
@@ -62,6 +63,7 @@ async def dial(
     *,
     timeout_s: float = DIAL_TIMEOUT_S,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    reassembly: Reassembly | None = None,
     write_deadline_s: float = WRITE_DEADLINE_S,
     tls: ssl.SSLContext | None = None,
 ) -> Connection:
@@ -89,6 +91,7 @@ async def dial(
         Peer(target.host, target.port),
         leftover=leftover,
         max_message_bytes=max_message_bytes,
+        reassembly=reassembly,
         write_deadline_s=write_deadline_s,
     )
 

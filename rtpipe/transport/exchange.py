@@ -15,6 +15,7 @@ from rtpipe.transport.connection import (
     ConnectionLost,
 )
 from rtpipe.transport.encoding import Side
+from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.http import Body, Request, RequestRefused, error_body, respond
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection
 
@@ -39,12 +40,14 @@ class Exchange:
         request: Request,
         *,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        reassembly: Reassembly | None = None,
         write_deadline_s: float = WRITE_DEADLINE_S,
     ) -> None:
         self.request = request
         self._stream = stream
         self._parser = parser
         self._max_message_bytes = max_message_bytes
+        self._reassembly = reassembly
         self._write_deadline_s = write_deadline_s
         self._connection: Connection | None = None
 
@@ -95,6 +98,7 @@ class Exchange:
             self.request.peer,
             leftover=self._parser.trailing_data[0],
             max_message_bytes=self._max_message_bytes,
+            reassembly=self._reassembly,
             write_deadline_s=self._write_deadline_s,
         )
         return self._connection

@@ -25,6 +25,7 @@ from rtpipe.transport.encoding import (
 
 FRAMES_AT_ONCE: Final = 256
 PINGS_OWED: Final = 16
+REASSEMBLY_BYTES: Final = 256 * 2**20
 EMPTY_FRAGMENTS: Final = 1024
 
 _new_decoder: Final = codecs.getincrementaldecoder("utf-8")
@@ -44,6 +45,14 @@ class _Breach(Exception):
         self.ending = Ending(code, reason, is_breach=True)
 
 
+class Reassembly:
+    """What all the readers of a process together may keep of messages of which part has come."""
+
+    def __init__(self, limit: int = REASSEMBLY_BYTES) -> None:
+        self.limit = limit
+        self.held = 0
+
+
 class FrameReader:
     """Reads what a peer sends. After each feed(), the attributes tell what there is.
 
@@ -51,7 +60,14 @@ class FrameReader:
     by the first feed().
     """
 
-    def __init__(self, side: Side, max_message_bytes: int, leftover: bytes = b"") -> None:
+    def __init__(
+        self,
+        side: Side,
+        max_message_bytes: int,
+        leftover: bytes = b"",
+        reassembly: Reassembly | None = None,
+    ) -> None:
+        self._reassembly = reassembly or Reassembly()
         self.payloads: list[bytes] = []
         """Whole messages, in order; to be taken away with take()."""
         self.pings: list[bytes] = []
@@ -96,9 +112,14 @@ class FrameReader:
         except _Breach as breach:
             self.ending = breach.ending
         if self.ending is not None:
-            self.more, self._rest, self._message = False, b"", bytearray()
+            self.discard()
         else:
             self._rest = bytes(data[at:])
+
+    def discard(self) -> None:
+        """Keep nothing any more: the connection is at its end."""
+        self._reassembly.held -= len(self._message)
+        self.more, self._rest, self._message = False, b"", bytearray()
 
     def _walk(self, data: Bytes) -> int:
         """Read frames; returns where it stopped. Each turn of the loop begins at a frame's first byte."""
@@ -197,8 +218,12 @@ class FrameReader:
         piece = bytes(piece)
         self._check_part(piece, last=self._final and not self._left)
         self._message += piece
+        self._reassembly.held += len(piece)
+        if self._reassembly.held > self._reassembly.limit:
+            raise _Breach(1013, "too much is waiting for the rest of messages; try again later")
         if self._final and not self._left:
             self.payloads.append(bytes(self._message))
+            self._reassembly.held -= len(self._message)
             self._open, self._empty, self._message, self._decoder = False, 0, bytearray(), None
         return stop
 

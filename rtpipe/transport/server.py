@@ -15,6 +15,7 @@ import trio
 from rtpipe.transport import unix
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Peer
 from rtpipe.transport.exchange import Exchange
+from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.http import RequestRefused, error_body, read_head, respond, server_side
 from rtpipe.transport.jsonlines import JsonLines
 from rtpipe.transport.tls import TlsFailed, TlsStream
@@ -81,6 +82,7 @@ async def serve(
     lines_handler: LinesHandler | None = None,
     nursery: trio.Nursery | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
+    reassembly: Reassembly | None = None,
     write_deadline_s: float = WRITE_DEADLINE_S,
     head_deadline_s: float = HEAD_DEADLINE_S,
 ) -> NoReturn:
@@ -92,7 +94,9 @@ async def serve(
     accepting. A handler that raises costs its own connection (500, or 1011) and a log entry; one that is
     cancelled closes its WebSocket with 1001.
     """
-    service = _Service(handler, lines_handler, max_message_bytes, write_deadline_s, head_deadline_s)
+    service = _Service(
+        handler, lines_handler, max_message_bytes, reassembly, write_deadline_s, head_deadline_s
+    )
     async with trio.open_nursery() as accepting:
         for listener in listeners:
             converse = partial(_converse, service, listener)
@@ -125,6 +129,7 @@ class _Service:
     handler: Handler
     lines_handler: LinesHandler | None
     max_message_bytes: int
+    reassembly: Reassembly | None
     write_deadline_s: float
     head_deadline_s: float
 
@@ -212,6 +217,7 @@ async def _read_request(
             parser,
             request,
             max_message_bytes=service.max_message_bytes,
+            reassembly=service.reassembly,
             write_deadline_s=service.write_deadline_s,
         )
     logger.debug("%s: refused with %d %s", peer.address, refusal.status, refusal.code)

@@ -23,7 +23,7 @@ from rtpipe.transport.connection import (
     wire_reason,
 )
 from rtpipe.transport.encoding import Side, close_frame, encode, ping_frame, pong_frame
-from rtpipe.transport.frames import FrameReader
+from rtpipe.transport.frames import FrameReader, Reassembly
 from rtpipe.transport.keeper import Heartbeat, keep, let_go
 from rtpipe.transport.wire import GONE, wire_over
 
@@ -40,7 +40,8 @@ logger = logging.getLogger("rtpipe.transport")
 
 
 class WebSocketConnection:
-    """One WebSocket, as a Connection. `leftover` is what the handshake had already read of the frames.
+    """One WebSocket, as a Connection. `leftover` is what the handshake had already read of the frames;
+    `reassembly` is shared by all that are to be bounded together.
 
     A ping leaves every `keepalive_s`; a peer whose pong has not come when the next one is due is given up.
     """
@@ -55,12 +56,13 @@ class WebSocketConnection:
         max_message_bytes: int = MAX_MESSAGE_BYTES,
         write_deadline_s: float = WRITE_DEADLINE_S,
         keepalive_s: float = KEEPALIVE_S,
+        reassembly: Reassembly | None = None,
     ) -> None:
         self.peer = peer
         self._stream = stream
         self._side = side
         self._wire = wire_over(stream)
-        self._frames = FrameReader(side, max_message_bytes, leftover)
+        self._frames = FrameReader(side, max_message_bytes, leftover, reassembly)
         self._write_deadline_s = write_deadline_s
         self._read_lock = trio.Lock()
         self._receivers_waiting = 0
@@ -305,6 +307,7 @@ class WebSocketConnection:
 
     async def _release(self) -> None:
         let_go(self)
+        self._frames.discard()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
         self._released.set()

@@ -26,7 +26,14 @@ from rtpipe.transport.encoding import (
     ping_frame,
     pong_frame,
 )
-from rtpipe.transport.frames import EMPTY_FRAGMENTS, FRAMES_AT_ONCE, PINGS_OWED, Ending, FrameReader
+from rtpipe.transport.frames import (
+    EMPTY_FRAGMENTS,
+    FRAMES_AT_ONCE,
+    PINGS_OWED,
+    Ending,
+    FrameReader,
+    Reassembly,
+)
 
 LIMIT = 2**20
 bounded = settings(
@@ -343,3 +350,16 @@ def test_utf8_is_judged_as_by_the_standard_library(text: bytes, cuts: list[int])
         assert ours(wire, []).ending == (1007, None)
     else:
         assert ours(wire, []).payloads == [text]
+
+
+def test_unfinished_messages_are_bounded_over_all_readers() -> None:
+    together = Reassembly(limit=1000)
+    readers = [FrameReader(Side.SERVER, LIMIT, reassembly=together) for _ in range(3)]
+    for reader in readers:
+        reader.feed(frame(TEXT, b"x" * 400, fin=False))
+    assert [reader.ending and reader.ending.code for reader in readers] == [None, None, 1013]
+    assert together.held == 800
+    readers[0].feed(frame(CONTINUATION, b"x" * 100))
+    assert readers[0].take() == [b"x" * 500]
+    readers[1].discard()
+    assert together.held == 0
