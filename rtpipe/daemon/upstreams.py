@@ -51,12 +51,16 @@ async def dial_upstream(
         tls = upstream_tls(upstream)  # read anew, so that an authority can be replaced
     except (OSError, ValueError) as exc:
         raise DialFailed(f"{upstream.ca} is no authority's certificate any more: {exc}") from None
-    return await dial(
-        request.url,
-        headers=request.headers.items(),
-        timeout_s=limits.connect_timeout_s,
-        max_message_bytes=limits.max_message_bytes,
-        reassembly=reassembly,
-        write_deadline_s=limits.write_deadline_s,
-        tls=tls,
-    )
+    try:
+        return await dial(
+            request.url,
+            headers=request.headers.items(),
+            timeout_s=limits.connect_timeout_s,
+            max_message_bytes=limits.max_message_bytes,
+            reassembly=reassembly,
+            write_deadline_s=limits.write_deadline_s,
+            tls=tls,
+        )
+    except (ValueError, TypeError, AttributeError) as exc:  # what upstream_dial hooks made of it
+        why = f"an address or headers that cannot be dialled: {type(exc).__name__}"
+        raise DialFailed(f"{upstream.name}: {why}") from None

@@ -1,3 +1,6 @@
+import sys
+import textwrap
+
 import pytest
 
 from tests.daemon.kit import KEY_VARIABLE, UPSTREAM_KEY, config
@@ -29,3 +32,26 @@ def file(tmp_path, text):
         return path
 
     return write
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Install a plugin: for this process, and by the returned environment for daemons in another."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    modules = []
+
+    def install(source, name="faulty"):
+        module = f"test_plugin_{name}"
+        modules.append(module)
+        (site / f"{module}.py").write_text(textwrap.dedent(source))
+        info = site / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[rtpipe.plugins]\n{name} = {module}:{name.capitalize()}\n")
+        return {"PYTHONPATH": ":".join([str(site), *filter(None, sys.path)])}
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)

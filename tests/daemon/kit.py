@@ -277,8 +277,9 @@ async def scripted(greeting: bytes = CREATED) -> AsyncIterator[Model]:
 
     async def handler(stream: trio.SocketStream) -> None:
         socket = await switch(stream, await read_head(stream), frame(greeting, masked=False))
+        read_on = socket.keeping()
         await send.send(socket)
-        await socket.read_on()
+        await read_on()
         await trio.sleep_forever()  # the test closes it, or does not
 
     async with listening(handler) as url:

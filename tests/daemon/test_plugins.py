@@ -1,12 +1,10 @@
 """Plugins that misbehave in a running daemon: contained by their policy, named once, nobody else hurt."""
 
-import sys
-import textwrap
-
 import pytest
 
-from tests.daemon.kit import KEY, bearer, client, failed, in_process, meeting, refused, running, scripted
-from tests.daemon.wire import ask, get
+from tests.daemon.kit import client, failed, in_process, meeting, refused, running, scripted
+from tests.daemon.plugins import BODIES, FAILING, lines, named
+from tests.daemon.wire import get
 
 FAULTY = """
 import sys
@@ -36,37 +34,6 @@ class Faulty(Plugin[None, None]):
                 raise BaseExceptionGroup("several", [ValueError("one"), SystemExit(2)])
 """
 HOWS = ("raise", "hang", "nonsense", "exit", "interrupt", "odd", "group")
-
-
-@pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    """Install a plugin: for this process, and by the returned environment for daemons in another."""
-    site = tmp_path / "site"
-    site.mkdir()
-    monkeypatch.syspath_prepend(str(site))
-    modules = []
-
-    def install(source, name="faulty"):
-        module = f"test_plugin_{name}"
-        modules.append(module)
-        (site / f"{module}.py").write_text(textwrap.dedent(source))
-        info = site / f"{module}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[rtpipe.plugins]\n{name} = {module}:{name.capitalize()}\n")
-        return {"PYTHONPATH": ":".join([str(site), *filter(None, sys.path)])}
-
-    yield install
-    for module in modules:
-        sys.modules.pop(module, None)
-
-
-def named(log):
-    return [line for line in log if "plugin faulty" in line]
-
-
-def lines(caplog):
-    return [record.getMessage() for record in caplog.records]
 
 
 CHAIN = ["auth", "faulty"]
@@ -114,22 +81,6 @@ async def test_a_daemon_process_outlives_what_plugins_do(file, plugin):
     assert len(named(gateway.log)) == len(HOWS)
     assert "a \\x1b[31mred\\nherring" in gateway.err
     assert "\x1b" not in gateway.err
-
-
-FAILING = """
-import sys
-import trio
-from rtpipe import Plugin, Refused
-
-class Faulty(Plugin[None, None]):
-    async def {hook}(self, {arguments}):
-        {body}
-"""
-BODIES = {
-    "raise": 'raise ValueError("no")',
-    "exit": "sys.exit(3)",
-    "hang": "await trio.sleep_forever()",
-}
 
 
 @pytest.mark.parametrize("how", BODIES)
@@ -192,95 +143,6 @@ async def test_any_other_hook_fails(text, plugin, caplog, hook, arguments, how):
     assert len(named(lines(caplog))) == 1
 
 
-async def test_health_of_plugins(text, plugin):
-    plugin(
-        """
-        from rtpipe import Health, Plugin
-        class Well(Plugin[None, None]):
-            def health(self):
-                return Health(True, "never better")
-    """,
-        "well",
-    )
-    plugin(
-        """
-        from rtpipe import Health, Plugin
-        class Ill(Plugin[None, None]):
-            def health(self):
-                return Health(False, "3 of 4 disks \\x1b[31m")
-    """,
-        "ill",
-    )
-    plugin(FAILING.format(hook="health", arguments="", body="return 7"))
-    async with in_process(text(chain=["auth", "well"])) as gateway:
-        assert (await get(gateway.address, "/healthz")).status == 200
-    async with in_process(text(chain=["auth", "well", "ill", "faulty"])) as gateway:
-        answer = await get(gateway.address, "/healthz")
-        assert answer.status == 503
-        assert b'"well":"never better"' in answer.rest
-        assert b'"faulty":"does not answer"' in answer.rest
-        assert b"\x1b" not in answer.rest
-        assert (await get(gateway.address, "/readyz")).status == 200
-
-
-ROUTES = """
-import sys
-from rtpipe import Plugin, Response, Route
-
-class Pages(Plugin[None, None]):
-    def routes(self):
-        return [
-            Route("GET", "/mine", self.mine, access="open"),
-            Route("POST", "/mine", self.echo),
-            Route("GET", "/bad", self.bad, access="open"),
-            Route("POST", "/v1/realtime/client_secrets", self.mine),
-        ]
-
-    async def mine(self, request, body):
-        return Response(200, {"path": request.path}, {"X-Mine": "1"})
-
-    async def echo(self, request, body):
-        return Response(201, body)
-
-    async def bad(self, request, body):
-        match request.query["how"][0]:
-            case "raise": raise ValueError("secret detail")
-            case "exit": sys.exit(3)
-            case "nonsense": return "hello"
-            case "status": return Response(7)
-            case "header": return Response(200, b"", {"X": "a\\r\\nSet-Cookie: b"})
-            case "letter": return Response(200, b"", {"X": "é"})
-            case "body": return Response(200, {"x": object()})
-"""
-
-
-async def test_routes_of_a_plugin(text, plugin):
-    plugin(ROUTES, "pages")
-    async with in_process(text(chain=["auth", "pages"])) as gateway:
-        answer = await get(gateway.address, "/mine?x=1")
-        assert (answer.status, answer.rest, answer.headers["x-mine"]) == (200, b'{"path":"/mine"}', "1")
-        assert (await get(gateway.address, "/mine", method="POST")).status == 401
-        sized = [*bearer(), ("Content-Length", "0")]
-        assert (await get(gateway.address, "/mine", sized, "POST")).status == 201
-        head = f"POST /mine HTTP/1.1\r\nHost: x\r\nAPI-Key: {KEY}\r\nContent-Length: 70000\r\n\r\n".encode()
-        assert (await ask(gateway.address, head + bytes(70000))).status == 413
-        assert (await get(gateway.address, "/mine", method="PUT")).status == 404
-        assert (await get(gateway.address, "/v1/realtime/client_secrets", sized, "POST")).status == 200
-
-
-@pytest.mark.parametrize("how", ["raise", "exit", "nonsense", "status", "header", "letter", "body"])
-async def test_a_route_that_fails(text, plugin, caplog, how):
-    plugin(ROUTES, "pages")
-    async with in_process(text(chain=["auth", "pages"])) as gateway:
-        for _ in range(2):
-            answer = await get(gateway.address, f"/bad?how={how}")
-            assert (answer.status, answer.error["code"]) == (500, "plugin_failed")
-            assert b"secret detail" not in answer.rest
-            assert "set-cookie" not in answer.headers
-    assert len([line for line in lines(caplog) if "plugin pages" in line]) == 1
-    assert not [record for record in caplog.records if record.exc_info]
-
-
 BROKEN = {
     "startup": (
         FAILING.format(hook="startup", arguments="", body=BODIES["raise"]),
@@ -326,3 +188,42 @@ async def test_a_plugin_that_hangs_in_shutdown_ends_with_its_limit(file, plugin)
         gateway.signal()
         assert await gateway.exited() == 0
         assert "still here" in gateway.out
+
+
+KEEPER = """
+from rtpipe import Plugin
+
+class Keeper(Plugin[None, None]):
+    async def startup(self):
+        await self.store.counter("k")
+        self.start_soon(self.linger)
+
+    async def linger(self):
+        import trio
+        await trio.sleep_forever()
+"""
+
+
+async def test_what_started_is_put_away_when_another_fails(file, plugin):
+    plugin(KEEPER, "keeper")
+    environment = plugin(FAILING.format(hook="startup", arguments="", body=BODIES["raise"]))
+    told = await failed(file(chain=["auth", "keeper", "faulty"]), environment=environment)
+    assert all("plugin faulty" in line for line in told)
+
+
+async def test_a_state_directory_that_a_plugin_needs(file, plugin, tmp_path):
+    (tmp_path / "state").write_text("a file")
+    environment = plugin(KEEPER, "keeper")
+    told = await failed(file(chain=["auth", "keeper"]), environment=environment)
+    assert "plugin keeper does not start" in told[-1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["request.url = 'http://x'", "request.url = 7", "request.headers['X'] = 7", "request.headers = 7"],
+)
+async def test_a_dial_that_a_plugin_spoils(text, plugin, caplog, change):
+    plugin(FAILING.format(hook="upstream_dial", arguments="session, request", body=change))
+    async with scripted() as model, in_process(text(model.url, chain=CHAIN)) as gateway:
+        assert (await refused(gateway.address)).status == 502
+    assert not [record for record in caplog.records if record.exc_info]
