@@ -277,9 +277,10 @@ async def scripted(greeting: bytes = CREATED) -> AsyncIterator[Model]:
 
     async def handler(stream: trio.SocketStream) -> None:
         socket = await switch(stream, await read_head(stream), frame(greeting, masked=False))
-        read_on = socket.keeping()
-        await send.send(socket)
-        await read_on()
+        async with trio.open_nursery() as nursery:
+            # Only once it reads: receive() must find the payloads here, not read them itself.
+            await nursery.start(socket.read_on)
+            await send.send(socket)
         await trio.sleep_forever()  # the test closes it, or does not
 
     async with listening(handler) as url:

@@ -8,7 +8,7 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +65,7 @@ class WebSocket:
         self.head = head
         self.masks = client
         self._data = bytearray(head.rest)
-        self._inbox: trio.MemoryReceiveChannel[bytes | Ended] | None = None
+        self._inbox: tuple[Any, Any] | None = None
 
     async def send(self, payload: bytes | str, opcode: int = TEXT, *, fin: bool = True) -> None:
         await self.stream.send_all(frame(payload, opcode, fin=fin, masked=self.masks))
@@ -79,23 +79,20 @@ class WebSocket:
         if self._inbox is None:
             return await self._receive()
         with trio.fail_after(WAIT_S):
-            payload = await self._inbox.receive()
+            payload = await self._inbox[1].receive()
         if isinstance(payload, Ended):
             raise payload
         return payload
 
-    def keeping(self) -> Callable[[], Awaitable[None]]:
-        """From now on ``receive()`` finds what the returned function has read and answered."""
-        kept, self._inbox = trio.open_memory_channel[bytes | Ended](math.inf)
-
-        async def read_on() -> None:
-            try:
-                while True:
-                    kept.send_nowait(await self._receive(wait_s=math.inf))
-            except Ended as ended:
-                kept.send_nowait(ended)
-
-        return read_on
+    async def read_on(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Read and answer whatever comes, until the end; ``receive()`` finds it later."""
+        self._inbox = trio.open_memory_channel[bytes | Ended](math.inf)
+        task_status.started()
+        try:
+            while True:
+                self._inbox[0].send_nowait(await self._receive(wait_s=math.inf))
+        except Ended as ended:
+            self._inbox[0].send_nowait(ended)
 
     async def _receive(self, wait_s: float = WAIT_S) -> bytes:
         whole = b""
