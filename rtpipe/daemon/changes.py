@@ -46,6 +46,9 @@ def in_force(new: Config, running: Config) -> Config:
 
 
 def _changed(old: Any, new: Any, path: KeyPath) -> list[KeyPath]:
+    # A table that is not there is one without keys.
+    old = {} if old is None and isinstance(new, dict) else old
+    new = {} if new is None and isinstance(old, dict) else new
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             found

@@ -37,6 +37,7 @@ log = logging.getLogger("rtpipe.daemon")
 
 SERVICE_RESTART = 1012
 STOP_LIMIT_S = 10.0
+TAPS_LIMIT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,8 @@ async def _serve(
             )
         with trio.move_on_after(STOP_LIMIT_S):
             await process.empty()
+        with trio.move_on_after(TAPS_LIMIT_S):
+            await process.end_taps()
         handlers.cancel_scope.cancel()
         looking_after.cancel_scope.cancel()
 

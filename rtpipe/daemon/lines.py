@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import msgspec
 import trio
@@ -131,22 +132,22 @@ async def show_tap(process: Process, hello: Hello, principal: str, lines: JsonLi
     # From before the welcome: what happens after it is seen.
     with process.tapped(tap):
         await lines.send(msgspec.json.encode(Welcome(principal=principal)))
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_gone, nursery.cancel_scope, lines.receive)
-                await _until_gone(nursery.cancel_scope, lambda: _show(tap, lines))
-        except trio.Cancelled:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_until_gone, lines, nursery.cancel_scope)
+            await _show(tap, lines)
+            nursery.cancel_scope.cancel()
+        if tap.ended:
             await lines.close(GOING_AWAY, "the gateway is stopping")
-            raise
 
 
-async def _until_gone(scope: trio.CancelScope, use: Callable[[], Awaitable[object]]) -> None:
-    try:
+async def _until_gone(lines: JsonLines, scope: trio.CancelScope) -> None:
+    with suppress(ConnectionLost):
         while True:
-            await use()
-    except ConnectionLost:
-        scope.cancel()
+            await lines.receive()
+    scope.cancel()
 
 
 async def _show(tap: Tap, lines: JsonLines) -> None:
-    await lines.send_many(await tap.next_lines())
+    with suppress(ConnectionLost):
+        while seen := await tap.next_lines():
+            await lines.send_many(seen)

@@ -49,6 +49,7 @@ class Process:
     _admitted: int = 0
     _establishing: set[trio.CancelScope] = field(default_factory=set)
     _emptied: trio.Event = field(default_factory=trio.Event)
+    _untapped: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
     @property
     def config(self) -> Config:
@@ -126,6 +127,14 @@ class Process:
             yield
         finally:
             self.taps.remove(tap)
+            self._untapped.unpark_all()
+
+    async def end_taps(self) -> None:
+        """Let all taps see what they have yet to see, and wait until they are gone."""
+        for tap in self.taps:
+            tap.end()
+        while self.taps:
+            await self._untapped.park()
 
     def observe(self, fact: Fact) -> None:
         """A fact that its session has shown to the stages."""

@@ -26,6 +26,8 @@ class Tap:
         self._queue: deque[Message] = deque()
         self._bytes = 0
         self._missed = 0
+        self.ended = False
+        """Whether there will be nothing more to see."""
         self._changed = trio.lowlevel.ParkingLot()
 
     def event(self, session: str, direction: Direction, event: Event) -> None:
@@ -41,8 +43,8 @@ class Tap:
             self._put(FactSeen(fact=type(fact).__name__, fields=fields))
 
     async def next_lines(self) -> list[bytes]:
-        """Wait for something to see; returns all of it."""
-        while not self._queue:
+        """Wait for something to see; returns all of it, and nothing at the end."""
+        while not self._queue and not self.ended:
             await self._changed.park()
         lines = [_encode(message) for message in self._queue]
         self._queue.clear()
@@ -51,6 +53,11 @@ class Tap:
             lines.append(_encode(Missed(count=self._missed)))
             self._missed = 0
         return lines
+
+    def end(self) -> None:
+        """There will be nothing more to see; what is left still is."""
+        self.ended = True
+        self._changed.unpark_all()
 
     def _wants(self, session: str) -> bool:
         return self._session is None or self._session == session
