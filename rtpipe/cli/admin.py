@@ -62,7 +62,7 @@ def ask(path: Path, method: str, target: str, limit_s: float = ANSWER_LIMIT_S) -
             response = connection.getresponse()
             body = json.loads(response.read())
         except (http.client.HTTPException, ValueError):
-            raise ConfigError(f"what listens at {path} is no admin socket of rtpipe") from None
+            raise nothing_of_ours(path) from None
     if response.status != http.client.OK:
         raise ConfigError(_message(body))
     return dict(body)
@@ -79,6 +79,11 @@ def watch(path: Path, hello: Json) -> Iterator[bytes]:
             for line in lines:
                 connected.settimeout(None)  # what there is to see may be long in coming
                 yield line
+
+
+def nothing_of_ours(path: Path) -> ConfigError:
+    """The error to raise when what comes from there makes no sense."""
+    return ConfigError(one_line(f"what listens at {path} is no admin socket of rtpipe"))
 
 
 @contextmanager

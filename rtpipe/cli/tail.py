@@ -3,6 +3,7 @@
 import argparse
 import json
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rtpipe.api.errors import ConfigError
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     path = admin.socket_of(args)
     hello = {"type": "rtpipe.hello", "role": "tap", "session": args.session, "types": args.types}
     for line in admin.watch(path, hello):
-        message = json.loads(line)
+        message = _read(line, path)
         match message["type"]:
             case "rtpipe.welcome":
                 continue
@@ -51,6 +52,16 @@ def run(args: argparse.Namespace) -> int:
             return 0
     complain("the daemon is gone")
     return 1
+
+
+def _read(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        message = json.loads(line)
+        if isinstance(message, dict) and isinstance(message.get("type"), str):
+            return message
+    except ValueError:
+        pass
+    raise admin.nothing_of_ours(path)
 
 
 def told(message: dict[str, Any], size: int) -> str:
