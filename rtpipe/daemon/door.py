@@ -24,6 +24,7 @@ SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 UNAUTHORIZED = 3000
 TRY_AGAIN_LATER = 1013
+FOREIGN_ORIGIN = "origin_not_allowed"
 
 
 async def serve_session(process: Process, exchange: Exchange) -> None:
@@ -86,13 +87,17 @@ def _check_origin(listener: Listen, request: Request) -> None:
     # A browser sends one; of two, each might be what somebody else judges by.
     if "*" not in listener.origins and not set(request.headers.all("origin")) <= set(listener.origins):
         message = "Pages of this origin may not connect; the operator lists allowed origins for the listener."
-        raise Refused(403, "origin_not_allowed", message)
+        raise Refused(403, FOREIGN_ORIGIN, message)
 
 
 async def _refuse(exchange: Exchange, refused: Refused) -> None:
-    """Say no: in HTTP, or to a browser, which cannot read that, over the WebSocket."""
+    """Say no: in HTTP, or to a browser, which cannot read that, over the WebSocket.
+
+    A page that may not connect at all is told nothing that it could read.
+    """
     offered = exchange.request.subprotocols
-    if not any(name.startswith(KEY_SUBPROTOCOL) for name in offered):
+    with_key = any(name.startswith(KEY_SUBPROTOCOL) for name in offered)
+    if not with_key or refused.code == FOREIGN_ORIGIN:
         body = http_error(refused.status, refused.message, refused.code)
         await exchange.respond(refused.status, body, refused.headers)
         return
