@@ -16,29 +16,39 @@ class Ending:
     """Why a session ended. *cause* is client, upstream, host, or a stage's name.
 
     *code* and *reason* are for the legs that are still there. *error* is told to the client before its
-    close frame, as (code, message).
+    close frame, as (code, message). *detail* is for the log: what became of the leg that ended it.
     """
 
     code: int
     reason: str
     cause: str
     error: tuple[str, str] | None = None
+    detail: str = ""
 
 
 def client_ended(closing: Closing) -> Ending:
     """The client's end, as the upstream hears it."""
     if closing.code == NO_STATUS:
         return Ending(NORMAL, "", "client")
-    if closing.code not in WIRE_CODES or not closing.clean:
-        return Ending(GOING_AWAY, "client connection lost", "client")
+    if not _said_by_peer(closing):
+        return Ending(GOING_AWAY, "client connection lost", "client", detail=_detail(closing))
     return Ending(closing.code, closing.reason, "client")
 
 
 def upstream_ended(closing: Closing) -> Ending:
     """The upstream's end, as the client hears it; one without a code is never called a normal one."""
-    if closing.clean and closing.code in WIRE_CODES:
+    if _said_by_peer(closing):
         return Ending(closing.code, closing.reason, "upstream")
     message = "The connection to the model was lost; the session cannot go on."
-    return Ending(
-        INTERNAL_ERROR, "upstream connection lost", "upstream", ("upstream_connection_lost", message)
-    )
+    error = ("upstream_connection_lost", message)
+    return Ending(INTERNAL_ERROR, "upstream connection lost", "upstream", error, _detail(closing))
+
+
+def _said_by_peer(closing: Closing) -> bool:
+    """Whether code and reason are the peer's own words: only those are for the other leg. A code that we gave
+    for the peer's fault would blame whoever stands on the other side."""
+    return closing.clean and not closing.ours and closing.code in WIRE_CODES
+
+
+def _detail(closing: Closing) -> str:
+    return f"{closing.code} {closing.reason}".rstrip()

@@ -209,7 +209,7 @@ class Session:
                 SessionClosed(
                     principal=self.principal.id,
                     code=ending.code,
-                    reason=ending.reason,
+                    reason=f"{ending.reason} ({ending.detail})" if ending.detail else ending.reason,
                     cause=ending.cause,
                     duration_s=trio.current_time() - self._began_s,
                 )

@@ -1,7 +1,7 @@
 """The seam: what everything above the transport sees of a socket."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 WRITE_DEADLINE_S = 10.0
@@ -35,12 +35,14 @@ class Closing:
 
     Else it broke: 1006, or 1011 where the peer answered no pings and was given up.
 
-    1005 (a close frame without a code) and 1006 appear here as data and never on the wire.
+    1005 (a close frame without a code) and 1006 appear here as data and never on the wire. `ours`: code and
+    reason are what we said, to close it or because the peer broke the protocol, and not the peer's words.
     """
 
     code: int
     reason: str
     clean: bool
+    ours: bool = field(default=False, compare=False)
 
 
 class ConnectionLost(Exception):

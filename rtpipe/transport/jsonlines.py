@@ -107,7 +107,7 @@ class JsonLines:
                 self._closing = None  # the peer has ended its input, and still listens
                 self._half_closed = False
             await self.send(msgspec.json.encode(last))
-        self._closing = self._closing or Closing(code, reason, clean=True)
+        self._closing = self._closing or Closing(code, reason, clean=True, ours=True)
         await trio.aclose_forcefully(self._stream)
 
     async def _read(self) -> None:

@@ -97,7 +97,7 @@ class WebSocketConnection:
     async def close(self, code: int, reason: str) -> None:
         reason = wire_reason(code, reason)
         if self._closing is None:
-            self._closing = Closing(code, reason, clean=True)
+            self._closing = Closing(code, reason, clean=True, ours=True)
             self._closed_by_us = True
             self._wire.interrupt()  # the waiting receiver leaves the stream to _drain
             await self._end(close_frame(code, reason, self._side), self._drain)
@@ -115,7 +115,9 @@ class WebSocketConnection:
         self._heartbeat.tick(now, ponged=self._frames.ponged, could_answer=is_read and not amid_frame)
         self._frames.ponged = self._has_read = False
         if self._heartbeat.has_stopped(now):
-            self._begin_end(Closing(1011, self._heartbeat.reason, clean=False), self._drain_to_the_end)
+            self._begin_end(
+                Closing(1011, self._heartbeat.reason, clean=False, ours=True), self._drain_to_the_end
+            )
         elif self._heartbeat.owes_ping:
             self._answer()
 
@@ -170,7 +172,7 @@ class WebSocketConnection:
         if ending is not None and self._closing is None:
             drain = self._drain_to_the_end if ending.is_breach else None
             reason = wire_reason(ending.code, ending.reason) if ending.is_breach else ending.reason
-            self._begin_end(Closing(ending.code, reason, clean=True), drain)
+            self._begin_end(Closing(ending.code, reason, clean=True, ours=ending.is_breach), drain)
         elif not goes_on:
             await self._lose("stream ended without a close frame")
 

@@ -42,7 +42,25 @@ async def close_without_a_code(peer):
     await peer.send(b"", 8)
 
 
-@pytest.mark.parametrize("leave", [leave_with_rst, leave_with_fin, leave_in_mid_frame, close_without_a_code])
+async def send_a_reserved_opcode(peer):
+    await peer.stream.send_all(frame("x", opcode=0x3, masked=peer.masks))
+
+
+async def send_bad_utf8(peer):
+    await peer.stream.send_all(frame(b"\xff", masked=peer.masks))
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        leave_with_rst,
+        leave_with_fin,
+        leave_in_mid_frame,
+        close_without_a_code,
+        send_a_reserved_opcode,
+        send_bad_utf8,
+    ],
+)
 async def test_an_upstream_that_breaks_off_is_no_normal_end(text, leave):
     async with (
         scripted() as model,
@@ -75,7 +93,9 @@ async def test_the_clients_close_reaches_the_upstream(text, code, reason):
         assert (end.code, end.reason) == (code, reason)
 
 
-@pytest.mark.parametrize("leave", [leave_with_rst, leave_with_fin, leave_in_mid_frame])
+@pytest.mark.parametrize(
+    "leave", [leave_with_rst, leave_with_fin, leave_in_mid_frame, send_a_reserved_opcode, send_bad_utf8]
+)
 async def test_a_client_that_vanishes_frees_the_upstream(text, leave):
     async with (
         scripted() as model,
