@@ -29,7 +29,7 @@ def _run(arguments: argparse.Namespace) -> int:
     sys.stdout.flush()
     sys.stderr.write(
         "\nThis is the only time the key is shown: give it to the caller. The gateway needs only its hash;\n"
-        "paste these lines into its configuration, and restart it:\n\n"
+        "paste these lines into its configuration, and run `rtpipe reload`:\n\n"
         "[[plugins.auth.keys]]\n"
         f'id = "{arguments.key_id}"\n'
         f'sha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
