@@ -123,11 +123,7 @@ class ClientEdge:
 
     async def pass_on(self, run: list[bytes]) -> None:
         """Send a run of payloads while the lane is passable."""
-
-        async def send() -> str:
-            return "delivered" if await self._session.client.send(*run) else "lost"
-
-        await self._session.lane(DOWNSTREAM).pass_on(len(run), send)
+        await self._session.lane(DOWNSTREAM).pass_on(run, self._session.client)
 
     async def deliver(self, event: Event) -> str:
         """Hand an event to the client; returns its fate. Waits for the first client: the upstream greets as

@@ -20,6 +20,7 @@ from rtpipe.chain.guard import Guard, HookCall
 from rtpipe.chain.walk import walk
 from rtpipe.protocol.catalogue import Direction
 from rtpipe.session.holds import Held, HoldQueue
+from rtpipe.session.legs import Leg
 from rtpipe.session.limits import SessionLimits
 
 Job = Callable[[], Awaitable[None]]
@@ -105,15 +106,18 @@ class Lane:
         """Whether nothing walks, waits or is on its way: what no stage wants may pass without a walk."""
         return not (self._busy or self._inbox or self._queues)
 
-    async def pass_on(self, count: int, send: Callable[[], Awaitable[str]]) -> None:
-        """Let *count* events that no stage wants pass with one *send*, which returns their fate. Only while
-        the lane is free."""
-        self.tally.entered += count
-
-        async def job() -> None:
-            self.tally.end(await send(), count)
-
-        await self._take_turn(job)
+    async def pass_on(self, run: list[bytes], leg: Leg) -> None:
+        """Let a run of events that no stage wants pass to *leg* with one write; only while it is free."""
+        self.tally.entered += len(run)
+        self._busy = True
+        try:
+            self.tally.end("delivered" if await leg.send_many(run) else "lost", len(run))
+        finally:
+            self._busy = False
+            if self._inbox:
+                self._work.unpark_all()
+            elif self._free:
+                self._free.unpark_all()
 
     def inject(self, event: Event, step: int) -> None:
         """Have an event walk from *step* on, after the walk in hand. Raises ``QueueFull``."""

@@ -1,6 +1,6 @@
 """A leg: the place in a session where a connection is attached, served, lost and replaced."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -53,9 +53,12 @@ class Leg:
         while self.connection is None:
             await self._attached.wait()
 
-    async def send(self, *payloads: bytes) -> bool:
-        """Send to whatever serves this leg, with one write. Returns whether it was taken; the pump notices a
-        loss."""
+    async def send(self, payload: bytes) -> bool:
+        """Send to whatever serves this leg. Returns whether it was taken; the pump notices a loss."""
+        return await self.send_many((payload,))
+
+    async def send_many(self, payloads: Sequence[bytes]) -> bool:
+        """As `send`, several with one write."""
         if self.connection is None:
             return False
         try:

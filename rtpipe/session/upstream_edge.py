@@ -84,12 +84,8 @@ class UpstreamEdge:
         return session.lane(UPSTREAM).is_free and session.upstream.connection is not None and not session.taps
 
     async def pass_on(self, run: list[bytes]) -> None:
-        """Send a run of payloads, already counted, while the lane is passable."""
-
-        async def send() -> str:
-            return "delivered" if await self._session.upstream.send(*run) else "lost"
-
-        await self._session.lane(UPSTREAM).pass_on(len(run), send)
+        """Send a run of payloads while the lane is passable."""
+        await self._session.lane(UPSTREAM).pass_on(run, self._session.upstream)
 
     async def _send(self, kind: str, payload: bytes) -> str:
         await self._session.upstream.attached()

@@ -2,7 +2,7 @@
 
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 from typing import Final, cast
 
@@ -29,12 +29,27 @@ class Side(Enum):
     SERVER = "server"
 
 
-def encode(payloads: Sequence[bytes], side: Side) -> Iterator[Bytes]:
+def encode(payloads: Sequence[bytes], side: Side) -> Iterable[Bytes]:
     """Text frames for `payloads`, to be written in order, in pieces of about WRITE_BYTES at most.
 
     A piece ends with a frame, unless that frame is longer than a piece. Raises UnicodeDecodeError for a
-    payload that is not UTF-8, of which nothing is yielded.
+    payload that is not UTF-8, of which nothing comes out.
     """
+    if len(payloads) == 1 and len(payloads[0]) <= WRITE_BYTES:
+        return (_one(payloads[0], side),)  # by far the most frequent case
+    return _many(payloads, side)
+
+
+def _one(payload: bytes, side: Side) -> bytes:
+    if not payload.isascii():
+        payload.decode()
+    if side is Side.SERVER:
+        return _head(WHOLE_TEXT, len(payload), 0) + payload
+    mask = os.urandom(4)
+    return b"".join((_head(WHOLE_TEXT, len(payload), 0x80), mask, apply_mask(payload, mask)))
+
+
+def _many(payloads: Sequence[bytes], side: Side) -> Iterator[Bytes]:
     masks = os.urandom(4 * len(payloads)) if side is Side.CLIENT else b""
     mask_bit = 0x80 if masks else 0
     parts: list[bytes] = []

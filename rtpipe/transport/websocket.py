@@ -66,7 +66,8 @@ class WebSocketConnection:
         self._write_deadline_s = write_deadline_s
         self._read_lock = trio.Lock()
         self._receivers_waiting = 0
-        self._write_lock = trio.Lock()
+        self._writing = False
+        self._next_to_write = trio.lowlevel.ParkingLot()
         self._unpaused = 0
         self._closing: Closing | None = None
         self._closed_by_us = False
@@ -194,33 +195,31 @@ class WebSocketConnection:
     async def _write(self, pieces: Iterable[bytes | memoryview], *, farewell: bool = False) -> None:
         """Write whole frames, with no other frame in between but after what is owed. Raises ConnectionLost or
         GONE."""
-        try:
-            self._write_lock.acquire_nowait()
-        except trio.WouldBlock:
-            await self._write_lock.acquire()
+        while self._writing:
+            await self._next_to_write.park()
+        self._writing = True
         try:
             await trio.lowlevel.checkpoint_if_cancelled()  # the last moment at which cancelling costs nothing
             if self._closing is not None and not farewell:
                 raise self._lost()
             # From here on all of it leaves or the connection breaks: a close that comes now waits its turn.
-            for piece in chain(self._owed(), pieces):
-                await self._put(piece)
+            if self._frames.pings or self._heartbeat.owes_ping:
+                pieces = chain(self._owed(), pieces)
+            for piece in pieces:
+                written = self._wire.write_now(piece)
+                self._unpaused += written
+                if written < len(piece):
+                    await self._put_slowly(memoryview(piece)[written:])
+                elif self._unpaused >= _PAUSE_BYTES:
+                    self._unpaused = 0
+                    await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
-            self._write_lock.release()
-
-    async def _put(self, piece: bytes | memoryview) -> None:
-        written = self._wire.write_now(piece)
-        if written < len(piece):
-            self._unpaused = 0
-            await self._put_slowly(memoryview(piece)[written:])
-            return
-        self._unpaused += written
-        if self._unpaused >= _PAUSE_BYTES:
-            self._unpaused = 0
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            self._writing = False
+            self._next_to_write.unpark()
 
     async def _put_slowly(self, rest: memoryview) -> None:
         """The deadline is for each piece: a large frame may take long as long as its pieces leave."""
+        self._unpaused = 0
         try:
             with trio.fail_after(self._write_deadline_s):
                 await self._wire.write(rest)

@@ -55,7 +55,7 @@ class SocketWire:
         while True:
             self._raise_if_closed()
             try:
-                await trio.lowlevel.wait_readable(self._socket)
+                await trio.lowlevel.wait_readable(self._socket.fileno())
                 return self._buffer[: os.readv(self._socket.fileno(), (self._buffer,))]
             except BlockingIOError:
                 continue
@@ -70,7 +70,6 @@ class SocketWire:
             trio.lowlevel.notify_closing(self._socket)
 
     def write_now(self, data: bytes | memoryview) -> int:
-        self._raise_if_closed()
         try:
             return os.write(self._socket.fileno(), data)
         except BlockingIOError:
