@@ -1,12 +1,14 @@
 """Unix sockets to listen at: made safely, told from strangers' files, taken away by their maker only."""
 
 import errno
+import fcntl
 import grp
 import os
 import socket
 import stat
 import struct
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -48,6 +50,23 @@ def listen(path: Path, mode: int, group: int | None) -> tuple[socket.socket, Soc
     Raises OSError: EADDRINUSE when somebody listens there already, EEXIST when there is something that is no
     socket, and what the system says.
     """
+    with _directory_to_ourselves(path.parent):
+        return _listen(path, mode, group)
+
+
+@contextmanager
+def _directory_to_ourselves(directory: Path) -> Iterator[None]:
+    """Two that start at once must not each take the other's socket, bound and not yet listened at, for a
+    dead one. The lock is on the directory itself, for a moment, and leaves nothing behind."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _listen(path: Path, mode: int, group: int | None) -> tuple[socket.socket, SocketFile]:
     _clear(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
