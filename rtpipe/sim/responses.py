@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +14,9 @@ from .answers import Call, Settings, answer
 from .conversation import Conversation, Item
 from .ids import Ids
 from .speech import CHUNK_MS, chunk, chunk_text, chunks_of
+from .state import Emit
 from .usage import Segment, Tokens, context_segments, item_tokens, text_tokens, usage
 from .usage import cached as cached_tokens
-
-Emit = Callable[..., Coroutine[Any, Any, None]]
 
 TEXT_DELTA_SECONDS = 0.03
 _ARGUMENT_DELTA_CHARS = 12
