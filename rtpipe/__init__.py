@@ -15,7 +15,7 @@ from rtpipe.api.request import ConnectRequest, DialRequest, Health, Response, Ro
 from rtpipe.api.secret import Secret
 from rtpipe.api.session import Draft, Meter, Session
 from rtpipe.api.store import OverLimit, Reservation, Store, StoreError, UnknownReservation
-from rtpipe.api.tools import Tool, ToolCall
+from rtpipe.api.tools import Late, Retry, Tool, ToolCall, tool_error
 from rtpipe.api.verdicts import Close, Drop, Hold, Reject, Reply, Verdict, reject
 
 API_VERSION = 1
@@ -37,6 +37,7 @@ __all__ = [
     "HookFailed",
     "Host",
     "Json",
+    "Late",
     "Meter",
     "NoConfig",
     "OnError",
@@ -49,6 +50,7 @@ __all__ = [
     "Reply",
     "Reservation",
     "Response",
+    "Retry",
     "Route",
     "RtpipeError",
     "Secret",
@@ -64,6 +66,7 @@ __all__ = [
     "on_client",
     "on_server",
     "reject",
+    "tool_error",
     "watch_client",
     "watch_server",
 ]

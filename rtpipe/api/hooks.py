@@ -153,11 +153,19 @@ class Hooks:
 
     @hookspec
     def tools(self, session: "Session[Any]") -> "list[Tool]":
-        """The tools this plugin offers to this session."""
+        """The tools this plugin offers to this session, from memory: it is asked again and again.
+
+        When the answer would be another one, call ``session.reconfigure()``. One that does not name
+        *session* offers the same to every session, and ``rtpipe check`` asks it too.
+        """
 
     @hookspec
     def tool_call(self, session: "Session[Any]", call: "ToolCall") -> "str | None":
-        """Answer a call; the first answer that is not None wins. The limit is the tool's own."""
+        """Answer a call; the first answer that is not None wins. The limit is the tool's own.
+
+        ``{"status": "success", "result": …}`` and what ``tool_error`` makes reach the model as they are,
+        any other text as a result.
+        """
 
     @hookspec
     def routes(self) -> "list[Route]":
