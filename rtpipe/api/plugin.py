@@ -48,6 +48,8 @@ class Host(Protocol):
 
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: object) -> None: ...
 
+    def tools_changed(self) -> None: ...
+
 
 class Plugin(Generic[ConfigT, StateT]):
     """One configured plugin: ``class ResponseLock(Plugin[Config, State])``.
@@ -104,6 +106,10 @@ class Plugin(Generic[ConfigT, StateT]):
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
         """Run a task that lives as long as this instance; a failure is logged and counted."""
         self.host.start_soon(function, *args)
+
+    def tools_changed(self) -> None:
+        """Have every session composed anew: what ``tools`` returns is another list than before."""
+        self.host.tools_changed()
 
     @classmethod
     def commands(cls) -> list[Command]:

@@ -39,6 +39,7 @@ class Services:
     store: Callable[[str], Store]
     state_dir: Path
     record: Callable[[Fact], None]
+    tools_changed: Callable[[], None] = lambda: None
 
 
 class PluginHost:
@@ -68,6 +69,10 @@ class PluginHost:
         name = getattr(function, "__name__", type(function).__name__)
         call = HookCall(self.stage, f"task {name}", function, True, None, self._on_error)
         self._services.nursery.start_soon(self._run, call, args)
+
+    def tools_changed(self) -> None:
+        if not self._ended:
+            self._services.tools_changed()
 
     def end(self) -> None:
         """The instance is gone: so are its tasks."""

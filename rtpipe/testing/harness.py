@@ -154,7 +154,12 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         with tempfile.TemporaryDirectory() as state_dir:
             async with trio.open_nursery() as self._nursery:
                 services = Services(
-                    self.guard, self._nursery, self._store, Path(state_dir), self.facts.append
+                    self.guard,
+                    self._nursery,
+                    self._store,
+                    Path(state_dir),
+                    self.facts.append,
+                    self._reconfigure,
                 )
                 chain = await build_chain(self._specs, services)
                 await start(chain, self.guard)
@@ -195,6 +200,10 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
             finally:
                 await session.close()
                 served.set()
+
+    def _reconfigure(self) -> None:
+        if hasattr(self, "session"):  # plugins start before there is one
+            self.session.reconfigure()
 
     async def _dial(self, _: DialRequest) -> Connection:
         if self._upstream is not None:
