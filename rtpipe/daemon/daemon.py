@@ -20,14 +20,14 @@ from rtpipe.daemon.admin import Admin
 from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.generation import Generation
-from rtpipe.daemon.lines import serve_admin_lines, serve_lines
+from rtpipe.daemon.lines import STOPPING, serve_admin_lines, serve_lines
 from rtpipe.daemon.listeners import open_all
 from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.reload import Reloader
 from rtpipe.daemon.routes import Routes
 from rtpipe.daemon.stages import specs_of
-from rtpipe.session.closing import Ending
+from rtpipe.session.closing import GOING_AWAY, Ending
 from rtpipe.session.watch import Watchers
 from rtpipe.store import Store
 from rtpipe.transport.frames import Reassembly
@@ -94,7 +94,14 @@ async def _run(
     process = Process(nothing, guard, watchers, reassembly, observer=observer)
     # What plugins run in the background outlives the sessions.
     async with trio.open_nursery() as background:
-        services = Services(guard, background, store.namespace, state_dir / "plugins", process.record)
+        services = Services(
+            guard,
+            background,
+            store.namespace,
+            state_dir / "plugins",
+            process.record,
+            process.reconfigure,
+        )
         upstreams_of: Callable[[Config], Sequence[Upstream]] = _configured
         if sim_pace is not None:
             upstreams_of = await _simulated(background, sim_pace)
@@ -143,6 +150,7 @@ async def _serve(
         with trio.move_on_after(STOP_LIMIT_S):
             await process.empty()
         with trio.move_on_after(TAPS_LIMIT_S):
+            await process.tools.end(GOING_AWAY, STOPPING)
             await process.end_taps()
         handlers.cancel_scope.cancel()
         looking_after.cancel_scope.cancel()

@@ -91,13 +91,14 @@ async def _establish(
             session_type=TRANSCRIPTION if knock.intent == TRANSCRIPTION else "realtime",
             observer=process.observe,
             taps=process.taps,
+            host_tools=process.tools,
         )
         process.totals.begin(session)
         made.append(Served(session, generation, knock.request.listener, upstream.name, trio.current_time()))
         await session.open()
         try:
             dialer = partial(dial_upstream, limits=limits, upstream=upstream, reassembly=process.reassembly)
-            await session.dial(dial_request(upstream, model, knock.intent), dialer)
+            await session.dial(dial_request(upstream, principal, model, knock.intent), dialer)
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
         session.opened(knock.request.listener, upstream.name)

@@ -1,4 +1,4 @@
-"""The door for JSON lines: a hello, an answer, and then a session or a tap."""
+"""The door for JSON lines: a hello, an answer, and then a session, a tap or a tool service."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -10,12 +10,21 @@ import trio
 from rtpipe.api.errors import Refused
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Refused as RefusedFact
-from rtpipe.api.principal import SESSION, TAP
+from rtpipe.api.principal import SESSION, TAP, TOOLS, Principal
 from rtpipe.api.request import ConnectRequest
 from rtpipe.daemon.establish import Knock, authenticate, serve
-from rtpipe.daemon.messages import VERSION, Hello, RefusedMessage, Welcome
+from rtpipe.daemon.messages import (
+    VERSION,
+    ErrorMessage,
+    FromService,
+    Hello,
+    RefusedMessage,
+    RegisterTools,
+    Welcome,
+)
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.taps import Tap
+from rtpipe.daemon.tool_services import Service, ToolServices
 from rtpipe.session.closing import GOING_AWAY
 from rtpipe.session.session import Session
 from rtpipe.transport.connection import Connection, ConnectionLost
@@ -23,6 +32,7 @@ from rtpipe.transport.jsonlines import JsonLines
 
 log = logging.getLogger("rtpipe.daemon")
 
+STOPPING = "the gateway is stopping"
 ANSWER_LIMIT_S = 60.0
 """How long a session waits for its answer after its client has said that it will say no more."""
 
@@ -61,12 +71,14 @@ async def _serve(process: Process, lines: JsonLines) -> None:
     request = _request(hello, lines)
     if hello.role == SESSION:
         await serve(process, _knock(hello, request, lines))
-    elif hello.role == TAP:
-        with process.generation.in_use() as generation:
-            principal = await authenticate(process, generation, request)
+        return
+    with process.generation.in_use() as generation:
+        principal = await authenticate(process, generation, request)
+    if hello.role == TAP:
         await show_tap(process, hello, principal.id, lines)
     else:
-        raise Refused(404, "role_not_served", f"No stage of this gateway serves the role {hello.role}.")
+        assert hello.role == TOOLS
+        await serve_tools(process.tools, principal, lines)
 
 
 async def _serve_admin(process: Process, lines: JsonLines) -> None:
@@ -137,7 +149,7 @@ async def show_tap(process: Process, hello: Hello, principal: str, lines: JsonLi
             await _show(tap, lines)
             nursery.cancel_scope.cancel()
         if tap.ended:
-            await lines.close(GOING_AWAY, "the gateway is stopping")
+            await lines.close(GOING_AWAY, STOPPING)
 
 
 async def _until_gone(lines: JsonLines, scope: trio.CancelScope) -> None:
@@ -151,3 +163,43 @@ async def _show(tap: Tap, lines: JsonLines) -> None:
     with suppress(ConnectionLost):
         while seen := await tap.next_lines():
             await lines.send_many(seen)
+
+
+async def serve_tools(services: ToolServices, principal: Principal, lines: JsonLines) -> None:
+    """Welcome a tool service and exchange calls and results until it is gone or has to go.
+
+    No keepalive: its process is on this machine, so the kernel says at once when it is no more.
+    """
+    with services.connected(principal) as service:
+        service.tell(Welcome(principal=principal.id))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hear_service, services, service, lines, nursery.cancel_scope)
+            await _tell_service(service, lines)
+            nursery.cancel_scope.cancel()
+        if service.ending is not None:
+            await lines.close(*service.ending)
+
+
+async def _tell_service(service: Service, lines: JsonLines) -> None:
+    with suppress(ConnectionLost):
+        while told := await service.next_lines():
+            await lines.send_many(told)
+
+
+async def _hear_service(
+    services: ToolServices, service: Service, lines: JsonLines, scope: trio.CancelScope
+) -> None:
+    with suppress(ConnectionLost):
+        while True:
+            line = await lines.receive()
+            try:
+                said = msgspec.json.decode(line, type=FromService)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+                why = str(exc) if isinstance(exc, msgspec.ValidationError) else "it is no JSON"
+                service.tell(ErrorMessage(code="bad_line", message=f"This line counts for nothing: {why}."))
+                continue
+            if isinstance(said, RegisterTools):
+                services.register(service, said.tools)
+            else:
+                services.answered(service, said)
+    scope.cancel()

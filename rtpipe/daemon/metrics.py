@@ -67,6 +67,12 @@ class _Collector(Collector):
         for direction, count in held.items():
             gauge.add_metric([direction], count)
         yield gauge
+        services = process.tools
+        yield GaugeMetricFamily("rtpipe_tool_services", "Tool services.", value=services.connected_count)
+        outcomes: dict[tuple[str, ...], int] = {(each,): n for each, n in services.outcomes.items()}
+        yield _counter(
+            "rtpipe_tool_calls", "Calls of tool services, by how they ended.", ["outcome"], outcomes
+        )
         yield _counter(
             "rtpipe_plugin_failures", "Failures of plugins that were contained.", ["stage", "hook"], failures
         )

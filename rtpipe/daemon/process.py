@@ -14,6 +14,7 @@ from rtpipe.daemon.config import Config, Listen
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.taps import Tap
+from rtpipe.daemon.tool_services import ToolServices
 from rtpipe.daemon.totals import Totals
 from rtpipe.session.closing import Ending
 from rtpipe.session.session import Session
@@ -46,10 +47,14 @@ class Process:
     """Is shown every fact, besides the stages and the taps."""
     taps: list[Tap] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
+    tools: ToolServices = field(init=False)
     _admitted: int = 0
     _establishing: set[trio.CancelScope] = field(default_factory=set)
     _emptied: trio.Event = field(default_factory=trio.Event)
     _untapped: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+
+    def __post_init__(self) -> None:
+        self.tools = ToolServices(self.reconfigure)
 
     @property
     def config(self) -> Config:
@@ -118,6 +123,11 @@ class Process:
             scope.cancel()
         for session in self.sessions.values():
             session.end(ending)
+
+    def reconfigure(self) -> None:
+        """Compose every session anew: there are other tools than before."""
+        for session in self.totals.live:
+            session.reconfigure()
 
     @contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:

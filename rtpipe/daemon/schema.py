@@ -23,7 +23,8 @@ def schema_text(plugins: Mapping[str, AnyPlugin]) -> str:
 
 def lines_schema_text() -> str:
     """The schema of one line of JSON lines, either way."""
-    references, definitions = msgspec.json.schema_components(messages.ALL, ref_template=_REF)
+    types = (*messages.ALL, *messages.PARTS)
+    references, definitions = msgspec.json.schema_components(types, ref_template=_REF)
     event = {
         "type": "object",
         "description": "A Realtime event, as OpenAI documents it: a client's one way, a server's the other.",
@@ -34,7 +35,7 @@ def lines_schema_text() -> str:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"rtpipe JSON lines, version {messages.VERSION}",
         "description": "One line. The first is a hello; what it may be after that stands with each message.",
-        "anyOf": [*references, event],
+        "anyOf": [*references[: len(messages.ALL)], event],
         "$defs": definitions,
     }
     plain = msgspec.to_builtins(lines, order="deterministic")

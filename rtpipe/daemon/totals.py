@@ -34,16 +34,17 @@ class Totals:
         self._events: Pairs = Counter()
         self._frames: Pairs = Counter()
         self._bytes: Pairs = Counter()
-        self._live: set[Session] = set()
+        self.live: set[Session] = set()
+        """Sessions from before they are in service until they are closed."""
         self._in_service: set[str] = set()
 
     def begin(self, session: Session) -> None:
         """Count what passes in *session* from now on."""
-        self._live.add(session)
+        self.live.add(session)
 
     def end(self, session: Session) -> None:
         """*session* is closed: keep what it counted."""
-        self._live.remove(session)
+        self.live.remove(session)
         _add(session, self._events, self._frames, self._bytes)
 
     def fact(self, fact: Fact) -> None:
@@ -61,7 +62,7 @@ class Totals:
     def passed(self) -> tuple[Pairs, Pairs, Pairs]:
         """Events by (direction, fate); frames, and their payload bytes, by (direction, type)."""
         events, frames, payload = Counter(self._events), Counter(self._frames), Counter(self._bytes)
-        for session in self._live:
+        for session in self.live:
             _add(session, events, frames, payload)
         return events, frames, payload
 

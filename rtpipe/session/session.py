@@ -31,6 +31,7 @@ from rtpipe.session.lane import Lane
 from rtpipe.session.legs import Leg
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.meters import Meter
+from rtpipe.session.tools import SESSION_END, HostTools
 from rtpipe.session.upstream_edge import UpstreamEdge
 from rtpipe.session.veil import Veil
 from rtpipe.session.view import StageView, with_session
@@ -65,6 +66,7 @@ class Session:
         session_type: str = "realtime",
         observer: Observer = lambda _: None,
         taps: Collection[Tap] = (),
+        host_tools: HostTools | None = None,
     ) -> None:
         self.id = session_id
         self.principal = principal
@@ -84,6 +86,7 @@ class Session:
         self.upstream = Leg(self.upstream_edge.frames, lambda closing: self.end(upstream_ended(closing)))
         self.watchers = Watchers(guard, self.limits.watch_events)
         self.taps = taps
+        self.host_tools = host_tools
         self.absent: set[str] = set()
         self._nursery = nursery
         self._observer = observer
@@ -198,7 +201,7 @@ class Session:
         ending = self.ending
         with trio.CancelScope(shield=True):
             await self._say_goodbye(ending)
-            self._nursery.cancel_scope.cancel()
+            self._nursery.cancel_scope.cancel(reason=SESSION_END)
             await self._close_legs(ending)
             for call in reversed(self.chain.calls("session_close")):
                 if call.stage in self._opened:
