@@ -42,6 +42,7 @@ class ClientEdge:
     async def frames(self, payloads: list[bytes]) -> None:
         """What came with one read: runs of what nobody wants pass with one write."""
         session, upstream_edge = self._session, self._session.upstream_edge
+        lane = session.lane(UPSTREAM)
         now = trio.current_time()
         run: list[bytes] = []
         # Nothing else happens until the next await, so what holds now holds for a whole run.
@@ -53,7 +54,7 @@ class ClientEdge:
                 run.append(payload)
                 continue
             if run:
-                await upstream_edge.pass_on(run)
+                await lane.pass_on(run, session.upstream)
                 run = []
             if kind is not None:
                 await self._walk(kind, payload)
@@ -61,7 +62,7 @@ class ClientEdge:
                 return
             passable = upstream_edge.passable()
         if run:
-            await upstream_edge.pass_on(run)
+            await lane.pass_on(run, session.upstream)
 
     def _readable(self, payload: bytes) -> str | None:
         """The event's type; None when the client has been told that it cannot be forwarded."""
@@ -120,10 +121,6 @@ class ClientEdge:
         """Whether server events that neither a stage nor the host wants may pass without a walk, now."""
         session = self._session
         return session.lane(DOWNSTREAM).is_free and session.client.was_attached and not session.taps
-
-    async def pass_on(self, run: list[bytes]) -> None:
-        """Send a run of payloads while the lane is passable."""
-        await self._session.lane(DOWNSTREAM).pass_on(run, self._session.client)
 
     async def deliver(self, event: Event) -> str:
         """Hand an event to the client; returns its fate. Waits for the first client: the upstream greets as

@@ -29,6 +29,7 @@ class Meter:
         self._counts: dict[tuple[str, str], Count] = {}
         self._tripwires: dict[str, list[tuple[int, Callable[[], None]]]] = {}
         self._played_out_s = 0.0
+        self._last_delta = (0, 0)
         self.audio_bytes_per_second = 48_000
 
     def count(self, direction: str, kind: str) -> Count:
@@ -66,10 +67,16 @@ class Meter:
         count.last_s = now
         if direction == DOWNSTREAM:
             if kind == Server.AUDIO_DELTA:
-                seconds = events.audio_delta_bytes(payload) / self.audio_bytes_per_second
-                self._played_out_s = max(self._played_out_s, now) + seconds
+                self._heard(payload, now)
             if kind in self._tripwires:
                 self._trip(kind, count.bytes)
+
+    def _heard(self, payload: bytes, now: float) -> None:
+        # Deltas of one response differ in nothing that has a length but their audio.
+        if len(payload) != self._last_delta[0]:
+            self._last_delta = (len(payload), events.audio_delta_bytes(payload))
+        seconds = self._last_delta[1] / self.audio_bytes_per_second
+        self._played_out_s = max(now, self._played_out_s) + seconds
 
     def _trip(self, kind: str, total: int) -> None:
         wires = self._tripwires[kind]

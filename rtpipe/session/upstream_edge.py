@@ -83,10 +83,6 @@ class UpstreamEdge:
         session = self._session
         return session.lane(UPSTREAM).is_free and session.upstream.connection is not None and not session.taps
 
-    async def pass_on(self, run: list[bytes]) -> None:
-        """Send a run of payloads while the lane is passable."""
-        await self._session.lane(UPSTREAM).pass_on(run, self._session.upstream)
-
     async def _send(self, kind: str, payload: bytes) -> str:
         await self._session.upstream.attached()
         return await self._send_now(kind, payload)
@@ -206,6 +202,7 @@ class UpstreamEdge:
     async def frames(self, payloads: list[bytes]) -> None:
         """What came with one read: counted; runs of what nobody wants pass with one write."""
         session, client_edge = self._session, self._session.client_edge
+        lane = session.lane(DOWNSTREAM)
         passed, unwanted = session.meter.passed, self._unwanted
         now = trio.current_time()
         run: list[bytes] = []
@@ -218,14 +215,14 @@ class UpstreamEdge:
                 run.append(payload)
                 continue
             if run:
-                await client_edge.pass_on(run)
+                await lane.pass_on(run, session.client)
                 run = []
             await self._frame(kind, payload)
             if not session.upstream.listening:
                 return
             passable = client_edge.passable()
         if run:
-            await client_edge.pass_on(run)
+            await lane.pass_on(run, session.client)
 
     async def _frame(self, kind: str, payload: bytes) -> None:
         """One payload from the upstream: observed, and sent on its walk."""

@@ -207,7 +207,7 @@ class Veil:
     def passes(self, kind: str, payload: bytes) -> bool:
         """Whether there is nothing in an event that the client must not see."""
         if kind in _DELTAS:
-            return not any(own in payload for own in self._live)
+            return not self._live or not any(own in payload for own in self._live)
         if kind == Server.ERROR:
             return not self._swallowed and self._prefix.encode() not in payload
         return not (

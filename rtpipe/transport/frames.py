@@ -45,6 +45,10 @@ class _Breach(Exception):
         self.ending = Ending(code, reason, is_breach=True)
 
 
+def _wrong_length() -> _Breach:
+    return _Breach(1002, "a frame length of the wrong form")
+
+
 class Reassembly:
     """What all the readers of a process together may keep of messages of which part has come."""
 
@@ -136,11 +140,20 @@ class FrameReader:
             if first != WHOLE_TEXT or self._open:
                 self._check_head(first, size)
             body = at + 2
-            if size > 125:
-                body += 2 if size == 126 else 8
+            if size == 126:
+                body += 2
                 if body > end:
                     return at
-                size = _long_size(data[at + 2 : body])
+                size = data[at + 2] << 8 | data[at + 3]
+                if size < 126:
+                    raise _wrong_length()
+            elif size == 127:
+                body += 8
+                if body > end:
+                    return at
+                size = int.from_bytes(data[at + 2 : body], "big")
+                if size <= 0xFFFF or size >> 63:
+                    raise _wrong_length()
             if masked:
                 body += 4
                 if body > end:
@@ -237,14 +250,6 @@ class FrameReader:
             self._decoder.decode(piece, last)
         except UnicodeDecodeError:
             raise _Breach(1007, "not UTF-8") from None
-
-
-def _long_size(data: Bytes) -> int:
-    """A length of 2 or 8 bytes. It must need them, and a first bit of 8 bytes must be 0."""
-    size = int.from_bytes(data, "big")
-    if size <= (125 if len(data) == 2 else 0xFFFF) or size >> 63:
-        raise _Breach(1002, "a frame length of the wrong form")
-    return size
 
 
 def _check_utf8(payload: bytes) -> None:

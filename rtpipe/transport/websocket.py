@@ -7,10 +7,10 @@ the peer's end is noticed all the same.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -23,7 +23,7 @@ from rtpipe.transport.connection import (
     wire_reason,
 )
 from rtpipe.transport.encoding import Side, close_frame, encode, ping_frame, pong_frame
-from rtpipe.transport.frames import FrameReader, Reassembly
+from rtpipe.transport.frames import Ending, FrameReader, Reassembly
 from rtpipe.transport.keeper import Heartbeat, keep, let_go
 from rtpipe.transport.wire import GONE, wire_over
 
@@ -64,8 +64,8 @@ class WebSocketConnection:
         self._wire = wire_over(stream)
         self._frames = FrameReader(side, max_message_bytes, leftover, reassembly)
         self._write_deadline_s = write_deadline_s
-        self._read_lock = trio.Lock()
-        self._receivers_waiting = 0
+        self._reading = False
+        self._next_to_read = trio.lowlevel.ParkingLot()
         self._writing = False
         self._next_to_write = trio.lowlevel.ParkingLot()
         self._unpaused = 0
@@ -78,22 +78,33 @@ class WebSocketConnection:
         keep(self)
 
     async def receive_many(self) -> list[bytes]:
-        await self._until_payloads()
-        return self._frames.take()
+        frames = self._frames
+        if frames.payloads:
+            await trio.lowlevel.checkpoint()
+        if self._reading:
+            self._wire.interrupt()
+            await self._turn_to_read()
+        self._reading = True
+        try:
+            while True:
+                if self._closed_by_us or (self._closing is not None and not frames.payloads):
+                    raise self._lost()
+                if frames.payloads:
+                    return frames.take()
+                await self._read()
+        finally:
+            self._done_reading()
 
     async def receive(self) -> bytes:
-        await self._until_payloads()
-        return self._frames.payloads.pop(0)
+        payloads = await self.receive_many()
+        self._frames.payloads[:0] = payloads[1:]
+        return payloads[0]
 
-    async def send_many(self, payloads: Sequence[bytes]) -> None:
-        try:
-            await self._write(encode(payloads, self._side))
-        except GONE:
-            await self._await_last_words()
-            raise self._lost() from None
+    def send_many(self, payloads: Sequence[bytes]) -> Coroutine[Any, Any, None]:
+        return self._write(encode(payloads, self._side))
 
-    async def send(self, payload: bytes) -> None:
-        await self.send_many((payload,))
+    def send(self, payload: bytes) -> Coroutine[Any, Any, None]:
+        return self._write(encode((payload,), self._side))
 
     async def close(self, code: int, reason: str) -> None:
         reason = wire_reason(code, reason)
@@ -109,7 +120,7 @@ class WebSocketConnection:
         """Once a second, from the keeper."""
         if self._closing is not None:
             return
-        is_read = self._read_lock.locked()
+        is_read = self._reading
         if not is_read and self._has_room():
             self._in_background(self._read_ahead)
         amid_frame = self._has_read and self._frames.in_frame
@@ -122,38 +133,30 @@ class WebSocketConnection:
         elif self._heartbeat.owes_ping:
             self._answer()
 
-    # Reading: the caller holds the read lock.
+    # Reading: only one task at a time, and whoever waits in receive_many() goes first.
 
-    async def _until_payloads(self) -> None:
-        """Raises ConnectionLost. On return, and until the next await, there is a payload."""
-        if self._frames.payloads:
-            await trio.lowlevel.checkpoint()
-        await self._take_over_reading()
+    async def _turn_to_read(self) -> None:
+        while self._reading:
+            await self._next_to_read.park()
+
+    @asynccontextmanager
+    async def _sole_reader(self) -> AsyncIterator[None]:
+        await self._turn_to_read()
+        self._reading = True
         try:
-            while True:
-                if self._closed_by_us or (self._closing is not None and not self._frames.payloads):
-                    raise self._lost()
-                if self._frames.payloads:
-                    return
-                await self._read()
+            yield
         finally:
-            self._read_lock.release()
+            self._done_reading()
 
-    async def _take_over_reading(self) -> None:
-        try:
-            self._read_lock.acquire_nowait()
-        except trio.WouldBlock:
-            self._receivers_waiting += 1
-            self._wire.interrupt()
-            try:
-                await self._read_lock.acquire()
-            finally:
-                self._receivers_waiting -= 1
+    def _done_reading(self) -> None:
+        self._reading = False
+        if self._next_to_read:
+            self._next_to_read.unpark()
 
     async def _read_ahead(self) -> None:
         """Read for an application that does not, as much as there is room for or until it does."""
-        async with self._read_lock:
-            while self._closing is None and not self._receivers_waiting and self._has_room():
+        async with self._sole_reader():
+            while self._closing is None and not self._next_to_read and self._has_room():
                 await self._read()
 
     def _has_room(self) -> bool:
@@ -162,60 +165,67 @@ class WebSocketConnection:
 
     async def _read(self) -> None:
         """One step of reading, and what follows from it but for payloads."""
+        frames = self._frames
         try:
-            goes_on = await self._pull()
+            if frames.more:
+                await trio.lowlevel.checkpoint()
+                frames.feed(b"")
+            elif data := await self._wire.read():
+                self._has_read = True
+                frames.feed(data)
+            elif data is not None:
+                await self._lose("stream ended without a close frame")
         except GONE:
             await self._lose("connection reset")
-            return
-        frames, ending = self._frames, self._frames.ending
-        if frames.pings:
-            self._answer()
-        if ending is not None and self._closing is None:
-            drain = self._drain_to_the_end if ending.is_breach else None
-            reason = wire_reason(ending.code, ending.reason) if ending.is_breach else ending.reason
-            self._begin_end(Closing(ending.code, reason, clean=True, ours=ending.is_breach), drain)
-        elif not goes_on:
-            await self._lose("stream ended without a close frame")
+        if self._closing is None:
+            if frames.pings:
+                self._answer()
+            if frames.ending is not None:
+                self._obey(frames.ending)
 
-    async def _pull(self) -> bool:
-        """Feed the frames; False at the end of the stream. Raises GONE."""
-        if self._frames.more:
-            await trio.lowlevel.checkpoint()
-            self._frames.feed(b"")
-            return True
-        data = await self._wire.read()
-        if data is None:
-            return True
-        self._has_read = True
-        self._frames.feed(data)
-        return len(data) > 0
+    def _obey(self, ending: Ending) -> None:
+        """The peer has said goodbye, or done what ends the connection."""
+        drain = self._drain_to_the_end if ending.is_breach else None
+        reason = wire_reason(ending.code, ending.reason) if ending.is_breach else ending.reason
+        self._begin_end(Closing(ending.code, reason, clean=True, ours=ending.is_breach), drain)
 
     # Writing.
 
     async def _write(self, pieces: Iterable[bytes | memoryview], *, farewell: bool = False) -> None:
-        """Write whole frames, with no other frame in between but after what is owed. Raises ConnectionLost or
-        GONE."""
+        """Write whole frames, and what is owed before them. Raises ConnectionLost."""
         while self._writing:
             await self._next_to_write.park()
         self._writing = True
         try:
-            await trio.lowlevel.checkpoint_if_cancelled()  # the last moment at which cancelling costs nothing
             if self._closing is not None and not farewell:
                 raise self._lost()
-            # From here on all of it leaves or the connection breaks: a close that comes now waits its turn.
+            # Once something has left, all of it leaves or the connection breaks: a close waits its turn.
             if self._frames.pings or self._heartbeat.owes_ping:
                 pieces = chain(self._owed(), pieces)
+            has_left = False
             for piece in pieces:
                 written = self._wire.write_now(piece)
                 self._unpaused += written
                 if written < len(piece):
+                    if not (has_left or written):
+                        await trio.lowlevel.checkpoint_if_cancelled()  # it costs nothing yet
                     await self._put_slowly(memoryview(piece)[written:])
                 elif self._unpaused >= _PAUSE_BYTES:
                     self._unpaused = 0
                     await trio.lowlevel.cancel_shielded_checkpoint()
+                has_left = True
+        except GONE:
+            gone = True
+        else:
+            gone = False
         finally:
             self._writing = False
-            self._next_to_write.unpark()
+            if self._next_to_write:
+                self._next_to_write.unpark()
+        if gone:
+            if not farewell:
+                await self._await_last_words()
+            raise self._lost()
 
     async def _put_slowly(self, rest: memoryview) -> None:
         """The deadline is for each piece: a large frame may take long as long as its pieces leave."""
@@ -233,7 +243,7 @@ class WebSocketConnection:
     async def _await_last_words(self) -> None:
         """The peer has gone, but its close frame may lie unread: reading finds it at once."""
         if self._closing is None:
-            if not self._read_lock.locked():
+            if not self._reading:
                 self._in_background(self._read_ahead)
             with trio.move_on_after(LAST_WORDS_S):
                 await self._released.wait()
@@ -252,8 +262,6 @@ class WebSocketConnection:
                 await self._write(())
         except ConnectionLost:
             pass
-        except GONE:
-            await self._await_last_words()
         finally:
             self._answering = False
 
@@ -290,15 +298,16 @@ class WebSocketConnection:
 
     async def _drain(self) -> None:
         """Discard what the peer still sends, up to its close frame."""
-        async with self._read_lock:
-            while self._frames.ending is None and await self._pull():
+        async with self._sole_reader():
+            while self._frames.ending is None and not self._released.is_set():
+                await self._read()
                 self._frames.take()
 
     async def _drain_to_the_end(self) -> None:
         """Discard bytes up to the end of the stream, which a half-close asks the peer for."""
         if isinstance(self._stream, trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
-        async with self._read_lock:
+        async with self._sole_reader():
             while (data := await self._wire.read()) is None or data:
                 pass
 

@@ -11,6 +11,10 @@ from typing import Final, Protocol
 import trio
 
 READ_BYTES: Final = 128 * 2**10
+FULL_FLOW_BYTES: Final = READ_BYTES // 4
+"""A read of so much is followed by another one without waiting in between."""
+UNPAUSED_BYTES: Final = 512 * 2**10
+"""And so on up to this much, so that a peer in full flow holds up nobody else."""
 GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 _shared: Final[trio.lowlevel.RunVar[memoryview]] = trio.lowlevel.RunVar("rtpipe receive buffer")
@@ -50,20 +54,34 @@ class SocketWire:
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self._socket = socket
         self._buffer = _shared_buffer()
+        self._unpaused = 0
 
     async def read(self) -> memoryview | None:
+        if 0 < self._unpaused < UNPAUSED_BYTES:
+            # In full flow: what has come meanwhile lies there already.
+            with suppress(BlockingIOError):
+                return self._read_now()
+        self._unpaused = 0
         while True:
-            self._raise_if_closed()
             try:
-                await trio.lowlevel.wait_readable(self._socket.fileno())
-                return self._buffer[: os.readv(self._socket.fileno(), (self._buffer,))]
+                await trio.lowlevel.wait_readable(self._fileno())
+                return self._read_now()
             except BlockingIOError:
                 continue
             except trio.ClosedResourceError:
-                self._raise_if_closed()
+                self._fileno()
                 return None  # it was interrupt()
-            except OSError as error:
-                raise trio.BrokenResourceError(str(error)) from error
+
+    def _read_now(self) -> memoryview:
+        """Raises BlockingIOError when nothing has come."""
+        try:
+            size = os.readv(self._fileno(), (self._buffer,))
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        self._unpaused = self._unpaused + size if size >= FULL_FLOW_BYTES else 0
+        return self._buffer[:size]
 
     def interrupt(self) -> None:
         if self._socket.fileno() >= 0:
@@ -80,14 +98,17 @@ class SocketWire:
     async def write(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
         while rest:
-            self._raise_if_closed()
+            self._fileno()
             with suppress(trio.ClosedResourceError):  # it may be interrupt(), which is not meant for writers
                 await trio.lowlevel.wait_writable(self._socket)
             rest = rest[self.write_now(rest) :]
 
-    def _raise_if_closed(self) -> None:
-        if self._socket.fileno() < 0:
+    def _fileno(self) -> int:
+        """Raises ClosedResourceError."""
+        fileno = self._socket.fileno()
+        if fileno < 0:
             raise trio.ClosedResourceError
+        return fileno
 
 
 class StreamWire:
