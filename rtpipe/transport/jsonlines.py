@@ -19,16 +19,21 @@ from rtpipe.transport.connection import (
     Peer,
     wire_reason,
 )
+from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES
 
 CLOSED: Final = "rtpipe.closed"
 _READ_BYTES: Final = 64 * 2**10
 _CLOSE_DEADLINE_S: Final = 2.0
 _TOO_LONG: Final = Closing(1009, "a line is longer than the limit", clean=True)
+_TOO_MUCH: Final = Closing(1013, "too much is waiting for the rest of messages; try again later", clean=True)
 
 
 class JsonLines:
-    """One end of a JSON-lines connection; a Connection, and before that a reader of its first line."""
+    """One end of a JSON-lines connection; a Connection, and before that a reader of its first line.
+
+    Whoever made it calls discard() in the end.
+    """
 
     def __init__(
         self,
@@ -38,39 +43,44 @@ class JsonLines:
         leftover: bytes = b"",
         max_line_bytes: int = MAX_MESSAGE_BYTES,
         write_deadline_s: float = WRITE_DEADLINE_S,
+        reassembly: Reassembly | None = None,
     ) -> None:
         self.peer = peer
         self.at_end_of_input: Callable[[], Awaitable[None]] | None = None
         """Awaited when the peer has said all it will say, before the connection counts as closed."""
         self._stream = stream
-        self._buffer = bytearray(leftover)
+        self._reassembly = reassembly or Reassembly()
+        self._buffer = bytearray()
         self._searched = 0
         self._max_line_bytes = max_line_bytes
         self._write_deadline_s = write_deadline_s
         self._writing = trio.Lock()
         self._closing: Closing | None = None
         self._half_closed = False
+        self._keep(leftover)
 
     async def receive(self) -> bytes:
         """The next line that is not blank, without its end. Raises ConnectionLost.
 
-        The end of the peer's input is a close 1000; a line over the limit is a close 1009.
+        The end of the peer's input is a close 1000, a line over the limit a close 1009, too much of
+        unfinished lines and messages in all a close 1013.
         """
         while True:
             self._check()
             end = self._buffer.find(b"\n", self._searched)
             if end >= 0:
                 line = bytes(self._buffer[:end])
-                del self._buffer[: end + 1]
-                self._searched = 0
+                self._forget(end + 1)
                 if line.strip():
                     return line
                 continue
             self._searched = len(self._buffer)
             if self._searched > self._max_line_bytes:
                 await self.close(_TOO_LONG.code, _TOO_LONG.reason)
-                continue
-            await self._read()
+            elif self._reassembly.held > self._reassembly.limit:
+                await self.close(_TOO_MUCH.code, _TOO_MUCH.reason)
+            else:
+                await self._read()
 
     async def receive_many(self) -> list[bytes]:
         """As `receive`; one at a time is fast enough here."""
@@ -116,16 +126,29 @@ class JsonLines:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise self._lose("connection lost") from None
         if data:
-            self._buffer += data
+            self._keep(data)
             return
         if self._buffer.strip():  # the last line, without an end
-            self._buffer += b"\n"
+            self._keep(b"\n")
             return
         if self.at_end_of_input is not None:
             await self.at_end_of_input()
         if self._closing is None:
             self._closing = Closing(1000, "", clean=True)
             self._half_closed = True
+
+    def discard(self) -> None:
+        """Keep nothing any more: nobody is going to receive it."""
+        self._forget(len(self._buffer))
+
+    def _keep(self, data: bytes) -> None:
+        self._buffer += data
+        self._reassembly.held += len(data)
+
+    def _forget(self, size: int) -> None:
+        del self._buffer[:size]
+        self._reassembly.held -= size
+        self._searched = 0
 
     def _check(self) -> None:
         if self._closing is not None:

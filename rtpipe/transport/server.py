@@ -167,13 +167,19 @@ async def _handle_lines(
     service: _Service, handler: LinesHandler, stream: trio.SocketStream, peer: Peer
 ) -> None:
     lines = JsonLines(
-        stream, peer, max_line_bytes=service.max_message_bytes, write_deadline_s=service.write_deadline_s
+        stream,
+        peer,
+        max_line_bytes=service.max_message_bytes,
+        write_deadline_s=service.write_deadline_s,
+        reassembly=service.reassembly,
     )
     try:
         await handler(lines)
     except Exception:
         logger.exception("%s: the handler failed", peer.address)
         await lines.close(1011, "internal error")
+    finally:
+        lines.discard()
 
 
 async def _read_request(

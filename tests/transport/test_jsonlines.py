@@ -4,6 +4,7 @@ import trio
 import trio.testing
 
 from rtpipe.transport.connection import ConnectionLost, Peer
+from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.jsonlines import JsonLines
 
 
@@ -47,6 +48,24 @@ async def test_a_line_over_the_limit_is_told_1009():
         await connection.receive()
     assert lost.value.closing.code == 1009
     assert msgspec.json.decode(await peer.receive_some())["code"] == 1009
+
+
+async def test_unfinished_lines_are_bounded_over_all_connections():
+    shared = Reassembly(limit=100)
+    (first, one), (second, two) = pair(reassembly=shared), pair(reassembly=shared)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.receive)
+        await one.send_all(b"x" * 60)
+        await two.send_all(b'{"a":1}\n' + b"y" * 60)
+        assert await second.receive() == b'{"a":1}'
+        with pytest.raises(ConnectionLost) as lost:
+            await second.receive()
+        assert lost.value.closing.code == 1013
+        nursery.cancel_scope.cancel()
+    second.discard()
+    assert shared.held == 60
+    first.discard()
+    assert shared.held == 0
 
 
 async def test_close_says_why_and_ends_the_stream():
