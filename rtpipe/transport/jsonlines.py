@@ -141,7 +141,7 @@ class JsonLines:
         """Keep nothing any more: nobody is going to receive it."""
         self._forget(len(self._buffer))
 
-    def _keep(self, data: bytes) -> None:
+    def _keep(self, data: bytes | bytearray) -> None:
         self._buffer += data
         self._reassembly.held += len(data)
 
