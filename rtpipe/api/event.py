@@ -88,6 +88,12 @@ class Event:
         )
 
     @property
+    def is_heard(self) -> bool:
+        """Whether the client gets the answer to this ``response.create``: its own, the host's, or an audible
+        one of a plugin's."""
+        return self.audible or self.origin in (CLIENT, HOST)
+
+    @property
     def was_read(self) -> bool:
         """Whether somebody asked this object for ``data``."""
         return self._data is not None

@@ -116,8 +116,29 @@ class Session(Protocol[StateT_co]):
         """
         ...
 
-    def drop_held(self, key: str, reason: str, *, ours: bool = False) -> None:
-        """Drop the events held under *key*, as the verdict ``Drop(reason, ours)`` would."""
+    def drop_held(self, key: str, reason: str, *, ours: bool = False, outcome: str = "dropped") -> None:
+        """Drop the events held under *key*, as the verdict ``Drop(reason, ours)`` would.
+
+        *outcome* is what the fact ``Waited`` says of them.
+        """
+        ...
+
+    def holds(self, key: str) -> bool:
+        """Whether anything is held under *key*: not released, dropped, or given up by the host."""
+        ...
+
+    def put_back(self, event: Event, key: str) -> bool:
+        """Hold a client event that this stage has let pass before, as it passed, when it is known that it
+        came to nothing at the upstream and is to go again.
+
+        It waits under *key* in front of everything else that waits here, behind what was put back before
+        it. Returns False when the queue is full: then it is not held.
+        """
+        ...
+
+    def lend_id(self) -> str:
+        """An ``event_id`` for a client's event that has none. Stages recognise an ``error`` about the event
+        by it; the client is told of that error without the id it never gave."""
         ...
 
     def gate_turns(self, on: bool) -> None:

@@ -23,10 +23,11 @@ class Hold:
     """The event waits at this stage until ``session.release(key)`` or ``session.drop_held(key, …)``.
 
     The host keeps the queue, bounded in bytes and age, and lets nothing overtake the event that the
-    ordering table forbids.
+    ordering table forbids. *event*, if given, waits and goes on in its place.
     """
 
     key: str
+    event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True, init=False)

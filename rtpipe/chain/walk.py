@@ -37,7 +37,8 @@ class Surroundings(Protocol):
         ...
 
     def must_wait(self, event: Event, step: int) -> bool:
-        """Whether the event has to queue at this step; if so it has been queued."""
+        """Whether the event, which the stage at this step has let pass, has to queue behind what waits there;
+        if so it has been queued."""
         ...
 
     def watched(self, call: HookCall, event: Event) -> None:
@@ -64,10 +65,12 @@ async def walk(
     event: Event,
     start: int,
     around: Surroundings,
-    *,
-    cleared: int = -1,
 ) -> None:
-    """Take *event* from step *start* to the far edge. At step *cleared* it has done its waiting."""
+    """Take *event* from step *start* to the far edge.
+
+    A stage is asked about each event once, when it comes. What it lets pass may still have to wait there,
+    behind something it holds.
+    """
     pending = [(event, start)]
     while pending:
         current, step = pending.pop()
@@ -75,7 +78,7 @@ async def walk(
         if not links and not around.holding:
             await around.arrived(current)
             continue
-        following = await _step_through(chain, guard, direction, current, step, around, cleared)
+        following = await _step_through(chain, guard, direction, current, step, around)
         pending.extend(reversed(following))
 
 
@@ -86,37 +89,42 @@ async def _step_through(
     event: Event,
     start: int,
     around: Surroundings,
-    cleared: int,
 ) -> list[tuple[Event, int]]:
     """Walk one event on; returns what became of it if it became several."""
     links = chain.links(direction, event.type)
     for step in range(start, len(chain)):
-        if step != cleared and around.holding and around.must_wait(event, step):
-            return []
         link = links[step] if links else None
-        if link is None or link.stage.name == event.origin or link.stage.name in around.absent:
-            continue
-        if link.watch is not None:
-            around.watched(link.watch, event)
-        if link.decide is None:
-            continue
-        verdict = await decide(guard, link, around.view(link.stage.name), event)
-        if event.was_read:
-            event = event.copy()
-        if verdict is None:
-            continue
-        if isinstance(verdict, Event):
-            if verdict.type != event.type:
-                links = chain.links(direction, verdict.type)
-            event = verdict
-            continue
-        if isinstance(verdict, Sequence):
-            around.expanded(len(verdict))
-            return [(each, step + 1) for each in verdict]
-        around.stopped(event, step, link.stage.name, verdict)
-        return []
+        if link is not None and link.stage.name != event.origin and link.stage.name not in around.absent:
+            verdict = await _ask(guard, link, event, around)
+            if event.was_read:
+                event = event.copy()
+            if isinstance(verdict, Event):
+                if verdict.type != event.type:
+                    links = chain.links(direction, verdict.type)
+                event = verdict
+            elif isinstance(verdict, Sequence):
+                around.expanded(len(verdict))
+                return [(each, step + 1) for each in verdict if not _waits(each, step, around)]
+            elif verdict is not None:
+                around.stopped(event, step, link.stage.name, verdict)
+                return []
+        if _waits(event, step, around):
+            return []
     await around.arrived(event)
     return []
+
+
+def _waits(event: Event, step: int, around: Surroundings) -> bool:
+    return around.holding and around.must_wait(event, step)
+
+
+async def _ask(guard: Guard, link: Link, event: Event, around: Surroundings) -> Verdict:
+    """Show an event to one stage's watcher and hook."""
+    if link.watch is not None:
+        around.watched(link.watch, event)
+    if link.decide is None:
+        return None
+    return await decide(guard, link, around.view(link.stage.name), event)
 
 
 async def decide(guard: Guard, link: Link, view: Any, event: Event) -> Verdict:
@@ -148,7 +156,7 @@ def _fault(event: Event, verdict: object) -> str | None:
             if verdict is event and event.was_changed_in_place:
                 return "changed event.data in place: return event.replace(data)"
             return None
-        case Drop(reason=str(text)) | Hold(key=str(text)):
+        case Drop(reason=str(text)) | Hold(key=str(text), event=None | Event()):
             return None if _is_text(text) else "returned text that is no UTF-8"
         case Reject(code=str(code), message=str(text)):
             return None if _is_text(code + text) else "returned text that is no UTF-8"
@@ -172,6 +180,8 @@ def _own(event: Event, verdict: Any) -> Verdict:
         return None if verdict is event else verdict.copy(verdict.origin or event.origin)
     if isinstance(verdict, list | tuple):
         return [each.copy(each.origin or event.origin) for each in verdict]
+    if isinstance(verdict, Hold) and verdict.event is not None:
+        return Hold(verdict.key, verdict.event.copy(verdict.event.origin or event.origin))
     return cast("Verdict", verdict)
 
 

@@ -139,6 +139,13 @@ def is_out_of_band(event: Json) -> bool:
     )
 
 
+def speaks(create: Json, session: Json) -> bool:
+    """Whether the response a `response.create` asks for has audio: by its own `output_modalities`, else by
+    those of the session, which are audio where it does not say."""
+    modalities = _object(create.get("response")).get("output_modalities") or session.get("output_modalities")
+    return not isinstance(modalities, list) or "audio" in modalities
+
+
 # --- items --------------------------------------------------------------------------------------------------
 
 

@@ -8,15 +8,21 @@ anything; audio keeps its order among itself and its place relative to the commi
 
 from typing import Final, NamedTuple
 
-from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Direction, Server
+from rtpipe.protocol import events
+from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Direction, Json, Server
+
+SILENT_CREATE: Final = "response.create, silent"
+"""The kind of a `response.create` for a response outside the conversation that nobody hears. It is the one
+kind that the type of an event does not tell."""
 
 
 class Row(NamedTuple):
-    """Events that queue alike. An event always waits behind a waiting event of its own type, in every row."""
+    """Events that queue alike. An event always waits behind a waiting event of its own kind, in every row."""
 
     name: str
-    types: tuple[str, ...]
-    """Event types; one that ends in `*` stands for every type with that beginning. Empty: everything else."""
+    kinds: tuple[str, ...]
+    """Event types, or `SILENT_CREATE`; one that ends in `*` stands for every type with that beginning. Empty:
+    everything else."""
     waits_behind: frozenset[str]
     """Names of the rows whose waiting events these wait behind."""
 
@@ -32,10 +38,21 @@ TABLE: Final[dict[Direction, tuple[Row, ...]]] = {
         Row(
             "commit and clear",
             (Client.AUDIO_COMMIT, Client.AUDIO_CLEAR),
-            frozenset({"audio", "commit and clear", "conversation"}),
+            frozenset({"audio", "commit and clear", "voices", "silent responses", "conversation"}),
         ),
-        # Item create and delete, session.update, response.create, and what nobody knows yet.
-        Row("conversation", (), frozenset({"commit and clear", "conversation"})),
+        # What is heard is heard one at a time. What is not may run beside it, but sees the conversation.
+        Row("voices", (Client.RESPONSE_CREATE,), frozenset({"commit and clear", "voices", "conversation"})),
+        Row(
+            "silent responses",
+            (SILENT_CREATE,),
+            frozenset({"commit and clear", "silent responses", "conversation"}),
+        ),
+        # Item create and delete, session.update, and what nobody knows yet.
+        Row(
+            "conversation",
+            (),
+            frozenset({"commit and clear", "voices", "silent responses", "conversation"}),
+        ),
     ),
     DOWNSTREAM: (
         Row("session", ("session.*",), frozenset({"session"})),
@@ -53,17 +70,26 @@ TABLE: Final[dict[Direction, tuple[Row, ...]]] = {
 }
 
 
-def row_of(type_: str, direction: Direction) -> Row:
-    """The row of the table an event type belongs to; unknown types belong to the last, most careful one."""
+def kind_of_create(create: Json, *, heard: bool, session: Json) -> str:
+    """The kind of a `response.create`; every other event's kind is its type.
+
+    `heard`: whether the client gets what it is answered. `session`: the session's configuration in force.
+    """
+    silent = events.is_out_of_band(create) and not (heard and events.speaks(create, session))
+    return SILENT_CREATE if silent else Client.RESPONSE_CREATE
+
+
+def row_of(kind: str, direction: Direction) -> Row:
+    """The row of the table a kind belongs to; unknown types belong to the last, most careful one."""
     for row in TABLE[direction]:
-        for name in row.types:
-            if type_ == name or (name[-1] == "*" and type_.startswith(name[:-1])):
+        for name in row.kinds:
+            if kind == name or (name[-1] == "*" and kind.startswith(name[:-1])):
                 return row
     return TABLE[direction][-1]
 
 
 def must_wait(later: str, held: str, direction: Direction) -> bool:
-    """Whether an event of type `later` has to wait behind a waiting event of type `held`.
+    """Whether an event of kind `later` has to wait behind a waiting event of kind `held`.
 
     Pairwise: an event waits if this is true for any event that waits before it (held, or itself queued).
     """
@@ -72,11 +98,17 @@ def must_wait(later: str, held: str, direction: Direction) -> bool:
 
 def as_markdown() -> str:
     """The table as a markdown document fragment, for documentation generated from what the code does."""
-    lines = ["| direction | row | event types | waits behind a waiting |", "|---|---|---|---|"]
+    lines = ["| direction | row | events | waits behind a waiting |", "|---|---|---|---|"]
     for direction, rows in TABLE.items():
         for row in rows:
-            types = ", ".join(f"`{name}`" for name in row.types) or "everything else, unknown types too"
+            kinds = ", ".join(f"`{name}`" for name in row.kinds)
             behind = ", ".join(sorted(row.waits_behind)) or "–"
-            lines.append(f"| {direction} | {row.name} | {types} | {behind} |")
-    lines += ["", "An event also waits behind every waiting event of its own type, whatever its row."]
+            lines.append(
+                f"| {direction} | {row.name} | {kinds or 'everything else, unknown types too'} | {behind} |"
+            )
+    lines += [
+        "",
+        f'`{SILENT_CREATE}`: one with `conversation: "none"` whose answer has no audio or is hidden.',
+        "An event also waits behind every waiting event of its own kind, whatever its row.",
+    ]
     return "\n".join(lines) + "\n"

@@ -72,6 +72,10 @@ class Port(Protocol):
 
     def record(self, fact: Fact) -> None: ...
 
+    def kind(self, event: Event) -> str:
+        """How the ordering table sorts an event."""
+        ...
+
 
 class Lane:
     """One direction of one session; the surroundings of its walks."""
@@ -169,8 +173,8 @@ class Lane:
                 # Only after a turn that was cut short: one that ends well has taken up everything.
                 self._work.unpark_all()
 
-    async def _walk(self, event: Event, start: int, cleared: int = -1) -> None:
-        await walk(self._chain, self._guard, self.direction, event, start, self, cleared=cleared)
+    async def _walk(self, event: Event, start: int) -> None:
+        await walk(self._chain, self._guard, self.direction, event, start, self)
 
     # --- what waits -----------------------------------------------------------------------------------------
 
@@ -190,17 +194,30 @@ class Lane:
         self.do(lambda: self._drain(step))
         return True
 
-    def drop_held(self, key: str, step: int, stage: str, drop: Drop) -> None:
+    def holds(self, key: str, step: int) -> bool:
+        """Whether a stage holds anything under *key*."""
+        queue = self._queues.get(step)
+        return queue is not None and queue.holds(key)
+
+    def put_back(self, event: Event, key: str, step: int) -> bool:
+        """Hold an event that has passed this step before, in front of everything else; False when the queue
+        is full."""
+        if not self._keep(event, step, key, put_back=True):
+            return False
+        self.tally.injected += 1
+        return True
+
+    def drop_held(self, key: str, step: int, stage: str, drop: Drop, outcome: str) -> None:
         """Drop what a stage holds under *key*; what waited behind it goes on."""
         queue = self._queues.get(step)
         if queue is not None and (entries := queue.drop(key)):
-            self._abandon(entries, step, stage, drop, "dropped")
+            self._abandon(entries, step, stage, drop, outcome)
 
     def expire(self, now_s: float) -> None:
         """Drop what has been held for too long."""
         for step, queue in list(self._queues.items()):
             stage = self._chain.walk_order(self.direction)[step].name
-            if entries := queue.expire(now_s - self._limits.hold_age_s):
+            if entries := queue.expire(now_s, self._limits.hold_age_s):
                 reason = f"The event was held for {self._limits.hold_age_s:g} s by {stage} and was given up."
                 self._abandon(entries, step, stage, Drop(reason), "expired")
 
@@ -217,8 +234,7 @@ class Lane:
         while queue is not None and (entry := queue.take()) is not None:
             if entry.key is not None:
                 self._waited(entry, step, "released")
-            await self._walk(entry.event, step if entry.key is None else step + 1, cleared=step)
-            queue.walked()
+            await self._walk(entry.event, step + 1)
         if queue is not None and not queue:
             self._queues.pop(step, None)
 
@@ -234,14 +250,16 @@ class Lane:
         self._port.record(Waited(stage=stage, type=entry.event.type, duration_s=seconds, outcome=outcome))
 
     def _queue(self, event: Event, step: int, key: str | None) -> None:
+        if not self._keep(event, step, key):
+            stage = self._chain.walk_order(self.direction)[step].name
+            self.tally.end(self._port.overflowed(self.direction, event, stage))
+
+    def _keep(self, event: Event, step: int, key: str | None, *, put_back: bool = False) -> bool:
         queue = self._queues.get(step)
         if queue is None:
             queue = self._queues[step] = HoldQueue(self.direction, self._limits.hold_bytes)
-        if not queue.add(event, key, trio.current_time()):
-            stage = self._chain.walk_order(self.direction)[step].name
-            self.tally.end(self._port.overflowed(self.direction, event, stage))
-            if not queue:
-                del self._queues[step]
+        kind = self._port.kind(event)
+        return queue.add(Held(event, kind, key, trio.current_time(), put_back=put_back))
 
     # --- the surroundings of a walk -------------------------------------------------------------------------
 
@@ -258,7 +276,7 @@ class Lane:
 
     def must_wait(self, event: Event, step: int) -> bool:
         queue = self._queues.get(step)
-        if queue is None or not queue.blocks(event):
+        if queue is None or not queue.blocks(self._port.kind(event)):
             return False
         self._queue(event, step, None)
         return True
@@ -271,7 +289,7 @@ class Lane:
 
     def stopped(self, event: Event, step: int, stage: str, verdict: Verdict) -> None:
         if isinstance(verdict, Hold):
-            self._queue(event, step, verdict.key)
+            self._queue(verdict.event or event, step, verdict.key)
         else:
             self.tally.end(self._port.decided(self.direction, event, stage, verdict))
 

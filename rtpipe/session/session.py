@@ -27,6 +27,7 @@ from rtpipe.session.closing import (
     upstream_ended,
 )
 from rtpipe.session.configuration import Configuration
+from rtpipe.session.holds import kind_of
 from rtpipe.session.lane import Lane
 from rtpipe.session.legs import Leg
 from rtpipe.session.limits import SessionLimits
@@ -344,6 +345,9 @@ class Session:
 
     def overflowed(self, direction: Direction, event: Event, stage: str) -> str:
         return outcomes.overflowed(self, direction, event, stage)
+
+    def kind(self, event: Event) -> str:
+        return kind_of(event, self.configuration.effective)
 
     def act_on_close(self, verdict: Close, stage: str) -> None:
         self.end(Ending(verdict.code, verdict.reason, stage))

@@ -278,7 +278,8 @@ class UpstreamEdge:
     def _error(self, data: Json) -> None:
         code, event_id, param = events.error_of(data)
         if (code == _NO_RESPONSE or (param or "").startswith("response")) and self._creates_of_client:
-            if not self._session.veil.is_own(event_id):
+            veil = self._session.veil
+            if veil.is_lent(event_id) or not veil.is_own(event_id):
                 self._creates_of_client -= 1
                 self._quieter.unpark_all()
             return

@@ -7,7 +7,7 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass
 
-from rtpipe.api.event import HOST, Event, Json
+from rtpipe.api.event import Event, Json
 from rtpipe.protocol import events, hidden
 from rtpipe.protocol.catalogue import Client, Server
 
@@ -38,6 +38,8 @@ _NAMES_ITEMS = frozenset(
         Client.RESPONSE_CREATE,
     }
 )
+_LENT = "c"
+"""How the ids end that are given to a client's events."""
 Echo = tuple[str, str | None]
 
 
@@ -63,7 +65,6 @@ class Veil:
         self._echoes: Counter[Echo] = Counter()
         self._echo_of: dict[str, Echo] = {}
         self._swallowed: set[str] = set()
-        self._lent: set[str] = set()
         self.hidden_items: set[str] = set()
         self._hidden_calls: set[str] = set()
         self._hidden_responses: set[str] = set()
@@ -99,10 +100,7 @@ class Veil:
                 data = events.with_item_id(data, item_id)
             self.hidden_items.add(item_id)
         elif event.type == Client.RESPONSE_CREATE:
-            mark = secrets.token_hex(8)
-            self._asked[mark] = Asked(event.origin, event.audible or event.origin == HOST)
-            self._marks[event_id] = mark
-            data = events.with_create_metadata(data, {MARK: mark})
+            data = events.with_create_metadata(data, {MARK: secrets.token_hex(8)})
         return event.replace(data)
 
     def signed(self, event: Event) -> Event:
@@ -113,7 +111,13 @@ class Veil:
         return event.replace(events.with_event_id(data, self.own_id()))
 
     def leaving(self, event: Event) -> None:
-        """An event of ours goes to the upstream now: its echo is not for the client."""
+        """An event of ours goes to the upstream now, perhaps once more: what comes of it is ours."""
+        mark = (
+            events.response_metadata(event.data).get(MARK) if event.type == Client.RESPONSE_CREATE else None
+        )
+        if isinstance(mark, str):
+            self._asked[mark] = Asked(event.origin, event.is_heard)
+            self._marks[events.event_id_of(event.data) or ""] = mark
         if event.type in _ECHO:
             echo = (_ECHO[event.type], events.item_id_of(event.data))
             self._echoes[echo] += 1
@@ -127,9 +131,11 @@ class Veil:
 
     def lend_id(self) -> str:
         """An id for a client's event that has none; the client never sees it."""
-        event_id = self.own_id()
-        self._lent.add(event_id)
-        return event_id
+        return f"{self.own_id()}{_LENT}"
+
+    def is_lent(self, event_id: str | None) -> bool:
+        """Whether the host gave this id to a client's event."""
+        return self.is_own(event_id) and str(event_id).endswith(_LENT)
 
     def origin_of(self, response_id: str | None) -> str | None:
         """The stage or host that asked for a response; None when the client or the upstream did."""
@@ -162,7 +168,7 @@ class Veil:
         if events.event_id_of(data) in self._swallowed:
             self._swallowed.discard(events.event_id_of(data) or "")
             return None
-        if event.type == Server.ERROR and events.error_of(data)[1] in self._lent:
+        if event.type == Server.ERROR and self.is_lent(events.error_of(data)[1]):
             return event.replace(events.without_error_cause(data))
         if self._is_echo(event.type, data):
             return None

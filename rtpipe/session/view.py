@@ -76,10 +76,19 @@ class StageView:
             [self._session.lane(each).release(key, self._step(each)) for each in (UPSTREAM, DOWNSTREAM)]
         )
 
-    def drop_held(self, key: str, reason: str, *, ours: bool = False) -> None:
+    def holds(self, key: str) -> bool:
+        return any(self._session.lane(each).holds(key, self._step(each)) for each in (UPSTREAM, DOWNSTREAM))
+
+    def put_back(self, event: Event, key: str) -> bool:
+        return self._session.lane(UPSTREAM).put_back(event.copy(), key, self._step(UPSTREAM))
+
+    def lend_id(self) -> str:
+        return self._session.veil.lend_id()
+
+    def drop_held(self, key: str, reason: str, *, ours: bool = False, outcome: str = "dropped") -> None:
         for direction in (UPSTREAM, DOWNSTREAM):
             lane = self._session.lane(direction)
-            lane.drop_held(key, self._step(direction), self._stage.name, Drop(reason, ours))
+            lane.drop_held(key, self._step(direction), self._stage.name, Drop(reason, ours), outcome)
 
     def gate_turns(self, on: bool) -> None:
         self._session.turns.gate(self._stage.name, on)

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from rtpipe.protocol.catalogue import CLIENT_TYPES, DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client, Server
-from rtpipe.protocol.ordering import TABLE, as_markdown, must_wait
+from rtpipe.protocol.ordering import SILENT_CREATE, TABLE, as_markdown, kind_of_create, must_wait
 
 ORDERED = [
     *(Client.ITEM_CREATE, Client.ITEM_DELETE, Client.SESSION_UPDATE, Client.RESPONSE_CREATE),
@@ -30,6 +30,38 @@ def test_upstream_interrupting_and_looking_up_wait_for_nothing_but_their_own_kin
     for one, other in itertools.product(AT_ONCE, [*ORDERED, *AT_ONCE, Client.AUDIO_APPEND]):
         assert must_wait(one, other, UPSTREAM) == (one == other)
         assert must_wait(other, one, UPSTREAM) == (one == other)
+
+
+def test_silent_responses_and_voices_do_not_wait_for_each_other_but_for_the_same() -> None:
+    assert must_wait(SILENT_CREATE, SILENT_CREATE, UPSTREAM)
+    assert not must_wait(SILENT_CREATE, Client.RESPONSE_CREATE, UPSTREAM)
+    assert not must_wait(Client.RESPONSE_CREATE, SILENT_CREATE, UPSTREAM)
+    for other in {*ORDERED, *AT_ONCE, Client.AUDIO_APPEND} - {Client.RESPONSE_CREATE}:
+        for one, same in ((SILENT_CREATE, Client.RESPONSE_CREATE),):
+            assert must_wait(one, other, UPSTREAM) == must_wait(same, other, UPSTREAM)
+            assert must_wait(other, one, UPSTREAM) == must_wait(other, same, UPSTREAM)
+
+
+TEXT, AUDIO = {"output_modalities": ["text"]}, {"output_modalities": ["audio"]}
+
+
+@pytest.mark.parametrize(
+    ("response", "heard", "session", "silent"),
+    [
+        (None, True, {}, False),
+        ({"conversation": "auto"}, False, TEXT, False),
+        ({"conversation": "none"}, True, {}, False),
+        ({"conversation": "none"}, False, {}, True),
+        ({"conversation": "none"}, True, TEXT, True),
+        ({"conversation": "none", **AUDIO}, True, TEXT, False),
+        ({"conversation": "none", **AUDIO}, False, AUDIO, True),
+        ({"conversation": "none", **TEXT}, True, AUDIO, True),
+        ({"conversation": "none", "output_modalities": 7}, True, {}, False),
+    ],
+)
+def test_which_creates_are_silent(response: object, heard: bool, session: dict, silent: bool) -> None:  # type: ignore[type-arg]
+    create = {"type": "response.create", "response": response}
+    assert (kind_of_create(create, heard=heard, session=session) == SILENT_CREATE) == silent
 
 
 NOTICES = [Server.ERROR, Server.RATE_LIMITS_UPDATED]
@@ -59,14 +91,14 @@ def test_the_markdown_shows_the_whole_table(direction: str) -> None:
     text = as_markdown()
     for row in TABLE[direction]:  # type: ignore[index]
         line = next(line for line in text.splitlines() if line.startswith(f"| {direction} | {row.name} |"))
-        assert all(f"`{name}`" in line for name in row.types)
+        assert all(f"`{name}`" in line for name in row.kinds)
         assert all(name in line.split("|")[4] for name in row.waits_behind)
 
 
 def test_the_table_only_names_rows_and_types_that_are_there() -> None:
-    for direction, known in ((UPSTREAM, CLIENT_TYPES), (DOWNSTREAM, SERVER_TYPES)):
+    for direction, known in ((UPSTREAM, CLIENT_TYPES | {SILENT_CREATE}), (DOWNSTREAM, SERVER_TYPES)):
         rows = TABLE[direction]
-        assert not rows[-1].types
+        assert not rows[-1].kinds
         assert all(row.waits_behind <= {other.name for other in rows} for row in rows)
-        for name in [name for row in rows for name in row.types]:
+        for name in [name for row in rows for name in row.kinds]:
             assert any(type_ == name or type_.startswith(name.removesuffix("*")) for type_ in known)

@@ -110,7 +110,6 @@ def test_every_event_has_exactly_one_fate(scripts, sent, orders):
             await trio.sleep(5)
             chain.check_fates()
             for _ in range(30):
-                # What waited is asked again, and may be held anew.
                 await trio.sleep(40)
                 chain.check_fates()
             assert chain.session.lane(UPSTREAM).waiting == 0
@@ -122,7 +121,7 @@ def test_every_event_has_exactly_one_fate(scripts, sent, orders):
 
 
 class Holds(Plugin[None, None]):
-    """Holds what the event itself says it should, and looks at what waited once more."""
+    """Holds what the event itself says it should."""
 
     async def _act(self, event):
         await trio.lowlevel.checkpoint()
