@@ -6,7 +6,6 @@ from typing import Any
 
 from .errors import ClientError
 
-SESSION_SECONDS = 60 * 60
 PCM = {"type": "audio/pcm", "rate": 24000}
 DETECTION: dict[str, dict[str, Any]] = {
     "server_vad": {

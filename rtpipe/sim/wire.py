@@ -57,10 +57,11 @@ def check(event: dict[str, Any]) -> None:
     try:
         msgspec.convert(event, shape)
     except msgspec.ValidationError as error:
-        raise _refusal(str(error)) from None
+        raise refusal(str(error)) from None
 
 
-def _refusal(problem: str) -> ClientError:
+def refusal(problem: str) -> ClientError:
+    """The error for what msgspec found wrong."""
     if found := _FIELD.match(problem):
         kind, field, place = found.groups()
         param = f"{place}.{field}" if place else field

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -14,6 +14,8 @@ from rtpipe.sim import SimOptions, serve
 from tests.sim.kit import check_event
 
 WAIT_SECONDS = 10
+PATH = "/v1/realtime?model=gpt-realtime-2.1"
+UPGRADE = b"GET /v1/realtime?model=m HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n"
 
 
 @asynccontextmanager
@@ -26,7 +28,7 @@ async def serving(**options: Any) -> AsyncIterator[tuple[str, int]]:
 
 @asynccontextmanager
 async def opened(
-    address: tuple[str, int], path: str = "/v1/realtime?model=gpt-realtime-2.1", **settings: Any
+    address: tuple[str, int], path: str = PATH, **settings: Any
 ) -> AsyncIterator[trio_websocket.WebSocketConnection]:
     # trio_websocket's own open_websocket leaves the TCP stream open when the server closes first.
     async with await trio.open_tcp_stream(*address) as stream, trio.open_nursery() as nursery:
@@ -48,8 +50,9 @@ def bearer(key: str) -> list[tuple[bytes, bytes]]:
 @pytest.mark.parametrize(
     ("path", "model"),
     [
-        ("/v1/realtime", "gpt-realtime-2.1"),
-        ("/v1/realtime?model=no-such-model", "no-such-model"),
+        ("/v1/realtime?model=gpt-realtime-2.1", "gpt-realtime-2.1"),
+        ("/realtime?model=gpt-realtime", "gpt-realtime"),
+        ("/openai/realtime?model=my-deployment", "my-deployment"),
         ("/openai/v1/realtime?x=1&model=a%2Fb", "a/b"),
     ],
 )
@@ -74,6 +77,7 @@ async def test_every_connection_is_a_session(caplog: pytest.LogCaptureFixture) -
     "settings",
     [
         {"extra_headers": bearer("right")},
+        {"extra_headers": [(b"api-key", b"right")]},
         {"subprotocols": ["realtime", "openai-insecure-api-key.right"]},
     ],
 )
@@ -83,10 +87,12 @@ async def test_the_right_key(settings: dict[str, Any]) -> None:
         assert socket.subprotocol == ("realtime" if "subprotocols" in settings else None)
 
 
-async def handshake(address: tuple[str, int], *headers: str) -> tuple[str, dict[str, str], Any]:
+async def handshake(
+    address: tuple[str, int], *headers: str, target: str = PATH
+) -> tuple[str, dict[str, str], Any]:
     """The status line, headers and JSON body a handshake is refused with."""
     asked = (
-        "GET /v1/realtime HTTP/1.1",
+        f"GET {target} HTTP/1.1",
         "Host: x",
         "Connection: Upgrade",
         "Upgrade: websocket",
@@ -95,8 +101,12 @@ async def handshake(address: tuple[str, int], *headers: str) -> tuple[str, dict[
         *headers,
         "\r\n",
     )
+    return await exchange(address, "\r\n".join(asked).encode())
+
+
+async def exchange(address: tuple[str, int], request: bytes) -> tuple[str, dict[str, str], Any]:
     async with await trio.open_tcp_stream(*address) as stream:
-        await stream.send_all("\r\n".join(asked).encode())
+        await stream.send_all(request)
         answer = b"".join([received async for received in stream])
     head, _, body = answer.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
@@ -105,13 +115,23 @@ async def handshake(address: tuple[str, int], *headers: str) -> tuple[str, dict[
     return status, fields, msgspec.json.decode(body)
 
 
+async def call(
+    address: tuple[str, int], method: str, path: str, body: Any = None, *headers: str
+) -> tuple[int, Any]:
+    """Status and JSON body of a plain HTTP request."""
+    payload = b"" if body is None else msgspec.json.encode(body)
+    head = (f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(payload)}", *headers, "\r\n")
+    status, _, answer = await exchange(address, "\r\n".join(head).encode() + payload)
+    return int(status.split()[1]), answer
+
+
 @pytest.mark.parametrize(
     "headers",
     [
         [],
         ["Authorization: Bearer wrong"],
         ["Authorization: Basic right"],
-        ["Sec-WebSocket-Protocol: realtime, openai-insecure-api-key.wrong"],
+        ["api-key: wrong"],
     ],
 )
 async def test_another_key_or_none(headers: list[str]) -> None:
@@ -123,7 +143,7 @@ async def test_another_key_or_none(headers: list[str]) -> None:
 
 
 async def test_refusing_everybody() -> None:
-    async with serving(refuse=(429, {"retry-after": "7"})) as address:
+    async with serving(faults=("refuse 429 retry-after 7",)) as address:
         status, fields, body = await handshake(address)
     assert status.startswith("HTTP/1.1 429")
     assert fields["retry-after"] == "7"
@@ -131,23 +151,76 @@ async def test_refusing_everybody() -> None:
 
 
 async def test_hanging() -> None:
-    async with serving(hang=True) as address:
+    async with serving(faults=("hang",)) as address:
         stream = await trio.open_tcp_stream(*address)
-        await stream.send_all(b"GET /v1/realtime HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stream.send_all(UPGRADE)
         with trio.move_on_after(0.1) as waited:
             await stream.receive_some()
         assert waited.cancelled_caught
         await stream.aclose()
 
 
-async def test_the_beta_dialect_is_closed() -> None:
-    beta = [(b"openai-beta", b"realtime=v1")]
-    async with serving() as address, opened(address, extra_headers=beta) as socket:
-        with pytest.raises(trio_websocket.ConnectionClosed) as closed:
+@pytest.mark.parametrize(
+    ("path", "settings", "code", "error"),
+    [
+        (PATH, {"extra_headers": [(b"openai-beta", b"realtime=v1")]}, 4000, "beta_api_shape_disabled"),
+        (PATH, {"subprotocols": ["realtime", "openai-beta.realtime-v1"]}, 4000, "beta_api_shape_disabled"),
+        (PATH, {"subprotocols": ["realtime", "openai-insecure-api-key.wrong"]}, 3000, "invalid_api_key"),
+        ("/v1/realtime", {"extra_headers": bearer("right")}, 4000, "missing_model"),
+    ],
+)
+async def test_told_in_band_why_not(path: str, settings: dict[str, Any], code: int, error: str) -> None:
+    async with (
+        serving(api_keys=frozenset({"right"})) as address,
+        opened(address, path, **settings) as socket,
+    ):
+        assert (await receive(socket))["error"]["code"] == error
+        assert await ending(socket) == (code, f"invalid_request_error.{error}")
+
+
+async def ending(socket: trio_websocket.WebSocketConnection) -> tuple[int, str | None]:
+    """How the server closes the socket, after whatever it still sends."""
+    with suppress(trio_websocket.ConnectionClosed):
+        while True:
             await socket.get_message()
-    assert closed.value.reason is not None
-    assert closed.value.reason.code == 4000
-    assert closed.value.reason.reason == "invalid_request_error.beta_api_shape_disabled"
+    assert socket.closed is not None
+    return socket.closed.code, socket.closed.reason
+
+
+async def test_azure_refuses_every_wrong_key_at_the_handshake() -> None:
+    async with serving(api_keys=frozenset({"right"}), azure=True) as address:
+        status, _, _ = await handshake(address, "Sec-WebSocket-Protocol: openai-insecure-api-key.wrong")
+    assert status.startswith("HTTP/1.1 401")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v1/live/sessions", 404),
+        ("GET", PATH, 426),
+        ("POST", "/v1/realtime", 426),
+        ("GET", "/v1/realtime/client_secrets", 405),
+        ("PUT", "/sim/faults", 405),
+    ],
+)
+async def test_requests_for_something_else(method: str, path: str, status: int) -> None:
+    async with serving() as address:
+        got, body = await call(address, method, path)
+    assert got == status
+    assert body["error"].keys() == {"type", "code", "message", "param"}
+
+
+async def test_a_call_cannot_be_joined() -> None:
+    async with serving() as address:
+        status, _, body = await handshake(address, target="/v1/realtime?call_id=rtc_1")
+    assert status.startswith("HTTP/1.1 404")
+    assert body["error"]["code"] == "call_id_not_found"
+
+
+async def test_a_body_without_end() -> None:
+    async with serving() as address:
+        assert (await call(address, "POST", "/sim/faults", "x" * 2**20))[0] == 413
 
 
 async def test_messages_of_16_mib() -> None:
@@ -168,7 +241,7 @@ async def test_clients_that_break_off_disturb_nobody(caplog: pytest.LogCaptureFi
             await stream.aclose()
         async with trio.open_nursery() as nursery:
             stream = await trio.open_tcp_stream(*address)
-            socket = await trio_websocket.wrap_client_stream(nursery, stream, "x", "/v1/realtime")
+            socket = await trio_websocket.wrap_client_stream(nursery, stream, "x", PATH)
             await socket.send_message('{"type": "response.create"}')
             while (await receive(socket))["type"] != "response.output_audio.delta":
                 pass
