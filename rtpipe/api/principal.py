@@ -9,14 +9,17 @@ TOOLS = "tools"
 TAP = "tap"
 ADMIN = "admin"
 
+END_USER = "end_user"
+"""The label that says on whose behalf the caller speaks, where one key serves many."""
+
 ROLES = (SESSION, TOOLS, TAP, ADMIN)
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """An authenticated caller. ``None`` in an allow-list means anything; an empty set means nothing.
 
-    ``limits`` are quantities (money, tokens, images, rates, minutes) that a governor enforces; the
-    host only carries them.
+    The label ``end_user`` names whoever it speaks for, where one key serves many. ``limits`` are quantities
+    (money, tokens, images, rates, minutes) that a governor enforces; the host only carries them.
     """
 
     id: str

@@ -90,7 +90,7 @@ def _print(loaded: Loaded, rows: list[tuple[str, str, list[str]]]) -> None:
     for listener in config.listen:
         print(f"listen: {listener.url}{' (open to everybody)' if listener.open else ''}")
     for upstream in config.upstream:
-        print(f"upstream: {upstream.name}: {upstream.url}, model {upstream.default_model}")
+        print(f"upstream: {upstream.name}: {upstream.endpoint}, model {upstream.default_model}")
     width = max((len(kind) for _, kind, _ in rows), default=0)
     for direction in dict.fromkeys(row[0] for row in rows):
         print(f"{direction} events, in walking order (* is every other type):")

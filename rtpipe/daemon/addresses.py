@@ -3,7 +3,6 @@
 import os
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 UNIX = "unix:"
 _MODE = re.compile(r"0?[0-7]{3}")
@@ -47,22 +46,3 @@ def parse_mode(text: str) -> int:
     if not _MODE.fullmatch(text):
         raise ValueError('expected permissions as octal digits, such as "0660"')
     return int(text, 8)
-
-
-def check_url(url: str, kind: str) -> None:
-    """Raises ``ValueError`` with a sentence when *url* is not one that upstreams of *kind* have."""
-    schemes = ("wss",) if kind == "openai" else ("wss", "ws")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError as exc:
-        raise ValueError(f"is no URL: {exc}") from None
-    if parts.scheme not in schemes or not host:
-        starts = " or ".join(f"{scheme}://host/…" for scheme in schemes)
-        raise ValueError(f"expected {starts} for kind {kind}")
-    if parts.query or parts.fragment:
-        raise ValueError("has a query or fragment: rtpipe adds its own (the model stands in default_model)")
-    if parts.username or parts.password:
-        raise ValueError("has a user name or password in it: keys belong in api_key")
-    if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError("has characters that a URL cannot have")

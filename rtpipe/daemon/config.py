@@ -8,8 +8,8 @@ import msgspec
 from msgspec import Meta
 
 from rtpipe.api.plugin import OnError
-from rtpipe.api.secret import Secret
 from rtpipe.daemon.addresses import UNIX, parse_address
+from rtpipe.daemon.config_upstream import Upstream as Upstream
 
 MIB = 1024 * 1024
 
@@ -104,55 +104,6 @@ class Listen(Struct, frozen=True, kw_only=True):
         if self.address.startswith(UNIX):
             return self.address
         return f"{'ws' if self.tls is None else 'wss'}://{self.address}"
-
-
-class Upstream(Struct, frozen=True, kw_only=True):
-    """A place where the model is."""
-
-    name: Annotated[str, Meta(min_length=1, description="What logs call this upstream.", examples=["openai"])]
-    kind: Annotated[
-        Literal["openai", "sim"],
-        Meta(
-            description="The service: `openai`, or `sim`, the simulated model of `rtpipe sim`.",
-            examples=["openai"],
-        ),
-    ]
-    url: Annotated[
-        str,
-        Meta(
-            description="Its WebSocket address without a query; `wss://` for kind `openai`.",
-            examples=["wss://api.openai.com/v1/realtime"],
-        ),
-    ]
-    api_key: Annotated[
-        Secret | None,
-        Meta(
-            description="Where rtpipe finds its own key: the first present of `credential` (systemd), "
-            "`file` and `env`. Kind `openai` needs one.",
-            examples=[{"credential": "openai-api-key", "env": "OPENAI_API_KEY"}],
-        ),
-    ] = None
-    ca: Annotated[
-        str | None,
-        Meta(
-            description="PEM file of the authority to trust here, instead of those the system trusts. "
-            "Certificate and name are always verified.",
-            examples=["/etc/rtpipe/ca.pem"],
-        ),
-    ] = None
-    default_model: Annotated[
-        str,
-        Meta(
-            min_length=1, description="The model of a client that names none.", examples=["gpt-realtime-2.1"]
-        ),
-    ]
-    models: Annotated[
-        dict[str, str],
-        Meta(
-            description="Aliases: the model a client asks for, and the one it gets.",
-            examples=[{"gpt-realtime": "gpt-realtime-2.1"}],
-        ),
-    ] = {}
 
 
 class Limits(Struct, frozen=True, kw_only=True):

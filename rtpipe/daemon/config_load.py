@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +15,11 @@ from rtpipe.api.plugin import OnError
 from rtpipe.api.secret import Secret
 from rtpipe.chain.discovery import RESERVED, AnyPlugin, load_plugin
 from rtpipe.daemon import config_files
-from rtpipe.daemon.addresses import check_url, parse_address, parse_mode, parse_socket_path
+from rtpipe.daemon.addresses import parse_address, parse_mode, parse_socket_path
 from rtpipe.daemon.config import Config, StageTable
 from rtpipe.daemon.config_convert import convert
 from rtpipe.daemon.config_files import Sources, Table, nearest
+from rtpipe.daemon.config_upstream import ageing, faults
 from rtpipe.daemon.toml_positions import Path as KeyPath
 
 T = TypeVar("T")
@@ -100,8 +102,8 @@ def from_text(text: str, name: str) -> Loaded:
     return build(Sources([config_files.parse(Path(name), text)]))
 
 
-def build(sources: Sources) -> Loaded:
-    """Judge what was read. Raises ``ConfigError``."""
+def build(sources: Sources, today: date | None = None) -> Loaded:
+    """Judge what was read, on the day *today*. Raises ``ConfigError``."""
     config = convert(sources.data, Config, sources, ())
     _check_listeners(config, sources)
     _check_admin(config, sources)
@@ -114,7 +116,7 @@ def build(sources: Sources) -> Loaded:
         config,
         tuple(stage for stage in stages if stage.enabled),
         tuple(stage for stage in stages if not stage.enabled),
-        tuple(_warnings(config, sources)),
+        tuple(_warnings(config, sources, today or date.today())),
         sources,
     )
 
@@ -215,17 +217,8 @@ def _check_upstreams(config: Config, sources: Sources) -> None:
         if upstream.name in names:
             raise sources.error(("upstream", i, "name"), "another upstream has this name")
         names.add(upstream.name)
-        try:
-            check_url(upstream.url, upstream.kind)
-        except ValueError as exc:
-            raise sources.error(("upstream", i, "url"), str(exc)) from None
-        if upstream.ca is not None and not upstream.url.startswith("wss:"):
-            raise sources.error(("upstream", i, "ca"), "only wss:// has certificates to verify")
-        if upstream.kind == "openai" and upstream.api_key is None:
-            raise sources.error(
-                ("upstream", i, "api_key"),
-                'missing (kind openai needs one, such as { env = "OPENAI_API_KEY" })',
-            )
+        for key, what in faults(upstream):
+            raise sources.error(("upstream", i, key), what)
 
 
 def _check_chain(config: Config, sources: Sources) -> None:
@@ -258,7 +251,10 @@ def _stage(position: int, name: str, config: Config, sources: Sources) -> StageC
     )
 
 
-def _warnings(config: Config, sources: Sources) -> Iterator[str]:
+def _warnings(config: Config, sources: Sources, today: date) -> Iterator[str]:
+    for i, upstream in enumerate(config.upstream):
+        for path, what in ageing(upstream, today):
+            yield sources.line(("upstream", i, *path), what)
     for name, table in config.plugins.items():
         if name not in config.chain and table.get("enabled") is not False:
             near = nearest(name, config.chain)

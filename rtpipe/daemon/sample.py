@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rtpipe.chain.discovery import AnyPlugin, sample_of
-from rtpipe.daemon.config import Admin, Config, Limits, Listen, Log, StageTable, Struct, Upstream
+from rtpipe.daemon.config import Admin, Config, Limits, Listen, Log, StageTable, Upstream
 
 _WIDTH = 100
 _HEAD = """\
@@ -17,7 +17,7 @@ _HEAD = """\
 # The configuration of rtpipe. README.md beside this file tells how it works; `rtpipe check` reads it and
 # says what it understood. What is commented out is optional, and shows its default or an example.
 """
-_TABLES: dict[str, type[Struct]] = {
+_TABLES: dict[str, type[msgspec.Struct]] = {
     "[[listen]]": Listen,
     "[[upstream]]": Upstream,
     "[limits]": Limits,
@@ -58,7 +58,7 @@ def sample(plugins: Mapping[str, AnyPlugin]) -> str:
 
 def options_table() -> str:
     """Every option of the host, one Markdown table for each TOML table."""
-    tables: dict[str, type[Struct]] = {"": Config, **_TABLES, "[plugins.<stage>]": StageTable}
+    tables: dict[str, type[msgspec.Struct]] = {"": Config, **_TABLES, "[plugins.<stage>]": StageTable}
     text = ""
     for table, struct in tables.items():
         text += f"**`{table}`**: {about(struct)}\n\n" if table else ""
@@ -73,7 +73,7 @@ def options_table() -> str:
     return text.rstrip("\n") + "\n"
 
 
-def options(struct: type[Struct]) -> list[Option]:
+def options(struct: type[msgspec.Struct]) -> list[Option]:
     """The keys of one table, in the order of the struct."""
     schema = _schema_of(struct)
     return [
@@ -89,12 +89,12 @@ def options(struct: type[Struct]) -> list[Option]:
     ]
 
 
-def about(struct: type[Struct]) -> str:
+def about(struct: type[msgspec.Struct]) -> str:
     """What the table is for, in one paragraph."""
     return " ".join(_schema_of(struct)["description"].split())
 
 
-def _schema_of(struct: type[Struct]) -> dict[str, Any]:
+def _schema_of(struct: type[msgspec.Struct]) -> dict[str, Any]:
     (reference,), definitions = msgspec.json.schema_components([struct])
     schema: dict[str, Any] = definitions[reference["$ref"].rpartition("/")[2]]
     return schema

@@ -1,16 +1,24 @@
 """Which upstream a session is dialled to, and what the handshake with it says."""
 
+import hashlib
+import hmac
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
+import msgspec
+
 from rtpipe.api.errors import ConfigError
+from rtpipe.api.principal import ANONYMOUS, END_USER, Principal
 from rtpipe.api.request import DialRequest
-from rtpipe.daemon.config import Limits, Upstream
+from rtpipe.api.secret import Secret
+from rtpipe.daemon.config import Limits
+from rtpipe.daemon.config_upstream import ENVIRONMENT, Upstream
 from rtpipe.transport.connection import Connection
 from rtpipe.transport.dialer import DialFailed, dial
 from rtpipe.transport.frames import Reassembly
+from rtpipe.transport.proxies import Proxy, parse_proxy, proxy_of_environment
 from rtpipe.transport.tls import client_context
 
 TRANSCRIPTION = "transcription"
@@ -26,16 +34,59 @@ def choose(upstreams: Sequence[Upstream], model: str | None) -> tuple[Upstream, 
     return first, first.models.get(model, model)
 
 
-def dial_request(upstream: Upstream, model: str, intent: str | None) -> DialRequest:
-    """The handshake to make. Nothing of the client's is in it but its intent, which is one of two words."""
+def dial_request(upstream: Upstream, principal: Principal, model: str, intent: str | None) -> DialRequest:
+    """The handshake to make. Nothing of the client's is in it but its intent, which is one of two words.
+
+    Secrets are read now, so that a new one needs no restart. Raises ``DialFailed`` when one is gone.
+    """
     query = {"intent": intent} if intent == TRANSCRIPTION else {"model": model}
-    headers = {}
+    try:
+        headers = _headers(upstream, principal)
+    except ConfigError as exc:  # it was there when we started
+        raise DialFailed(f"{upstream.name}: {exc}") from None
+    return DialRequest(upstream.name, f"{upstream.endpoint}?{urlencode(query)}", model, headers)
+
+
+def _headers(upstream: Upstream, principal: Principal) -> dict[str, str]:
+    headers: dict[str, str] = {}
     if upstream.api_key is not None:
+        key = upstream.api_key.reveal()
+        headers |= {"api-key": key} if upstream.kind == "azure" else {"Authorization": f"Bearer {key}"}
+    if upstream.token is not None:
+        headers["Authorization"] = f"Bearer {upstream.token.reveal()}"
+    if upstream.organization is not None:
+        headers["OpenAI-Organization"] = upstream.organization
+    if upstream.project is not None:
+        headers["OpenAI-Project"] = upstream.project
+    secret = upstream.safety_key or upstream.api_key
+    # A name that everybody shares would have one answer for what another did.
+    if upstream.kind == "openai" and upstream.safety_identifier and secret and principal != ANONYMOUS:
+        headers["OpenAI-Safety-Identifier"] = safety_identifier(secret, principal)
+    return headers
+
+
+def safety_identifier(secret: Secret, principal: Principal) -> str:
+    """64 hexadecimal digits, as long as OpenAI allows, which without *secret* lead to nobody."""
+    who = msgspec.json.encode([principal.id, principal.labels.get(END_USER)])
+    return hmac.new(secret.reveal().encode(), who, hashlib.sha256).hexdigest()
+
+
+def proxy_for(upstream: Upstream, url: str) -> Proxy | None:
+    """Through whom to dial *url*; ``None``: directly. Raises ``ConfigError``."""
+    if upstream.proxy is None:
+        return None
+    if upstream.proxy == ENVIRONMENT:
         try:
-            headers["Authorization"] = f"Bearer {upstream.api_key.reveal()}"
-        except ConfigError as exc:  # it was there when we started
-            raise DialFailed(f"{upstream.name}: {exc}") from None
-    return DialRequest(upstream.name, f"{upstream.url}?{urlencode(query)}", model, headers)
+            return proxy_of_environment(url)
+        except ValueError as exc:
+            raise ConfigError(f"the environment names no usable proxy: {exc}") from None
+    proxy = parse_proxy(upstream.proxy)
+    if upstream.proxy_auth is None:
+        return proxy
+    user, colon, password = upstream.proxy_auth.reveal().partition(":")
+    if not user or not colon:
+        raise ConfigError("proxy_auth is not user:password")
+    return Proxy(proxy.kind, proxy.host, proxy.port, (user, password))
 
 
 def upstream_tls(upstream: Upstream) -> ssl.SSLContext | None:
@@ -52,6 +103,10 @@ async def dial_upstream(
     except (OSError, ValueError) as exc:
         raise DialFailed(f"{upstream.ca} is no authority's certificate any more: {exc}") from None
     try:
+        proxy = proxy_for(upstream, request.url)
+    except ConfigError as exc:
+        raise DialFailed(f"{upstream.name}: {exc}") from None
+    try:
         return await dial(
             request.url,
             headers=request.headers.items(),
@@ -60,6 +115,7 @@ async def dial_upstream(
             reassembly=reassembly,
             write_deadline_s=limits.write_deadline_s,
             tls=tls,
+            proxy=proxy,
         )
     except (ValueError, TypeError, AttributeError) as exc:  # what upstream_dial hooks made of it
         why = f"an address or headers that cannot be dialled: {type(exc).__name__}"

@@ -16,6 +16,7 @@ from rtpipe.transport.connection import WRITE_DEADLINE_S, Connection, Peer
 from rtpipe.transport.encoding import Side
 from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.http import MAX_HEAD_BYTES, Headers
+from rtpipe.transport.proxies import Proxy, ProxyFailed, open_tunnel
 from rtpipe.transport.tls import TlsStream, client_context
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection
 
@@ -66,18 +67,19 @@ async def dial(
     reassembly: Reassembly | None = None,
     write_deadline_s: float = WRITE_DEADLINE_S,
     tls: ssl.SSLContext | None = None,
+    proxy: Proxy | None = None,
 ) -> Connection:
     """Connect to a ws:// or wss:// URL; the caller closes the connection. Certificates are always verified.
 
     `timeout_s` bounds name, connection, TLS and handshake together. `tls` replaces the system's trust, for a
-    private authority: see `client_context`. Raises DialRefused, DialFailed, DialTimeout, and ValueError for
-    a URL of another kind.
+    private authority: see `client_context`. With `proxy` all of it happens inside a tunnel. Raises
+    DialRefused, DialFailed, DialTimeout, and ValueError for a URL of another kind.
     """
     target = _parse(url)
     stream: trio.abc.Stream | None = None
     try:
         with trio.fail_after(timeout_s):
-            stream = await _connect(target, tls)
+            stream = await _connect(target, tls, proxy)
             leftover = await _shake_hands(stream, target, headers, subprotocols)
     except trio.TooSlowError:
         await _close(stream)
@@ -105,11 +107,15 @@ def _parse(url: str) -> _Target:
     return _Target(parts.hostname, parts.port or (443 if secure else 80), secure, resource)
 
 
-async def _connect(target: _Target, tls: ssl.SSLContext | None) -> trio.abc.Stream:
+async def _connect(target: _Target, tls: ssl.SSLContext | None, proxy: Proxy | None) -> trio.abc.Stream:
     try:
-        stream = await trio.open_tcp_stream(target.host, target.port)
-    except OSError as error:
-        raise DialFailed(f"cannot connect to {target.host}:{target.port}: {error}") from None
+        if proxy is None:
+            stream = await trio.open_tcp_stream(target.host, target.port)
+        else:
+            stream = await open_tunnel(proxy, target.host, target.port)
+    except (OSError, ProxyFailed) as error:
+        through = "" if proxy is None else f" through the proxy {proxy.host}:{proxy.port}"
+        raise DialFailed(f"cannot connect to {target.host}:{target.port}{through}: {error}") from None
     if not target.secure:
         return stream
     secured = TlsStream(stream, tls or _system_trust(), server_hostname=target.host)

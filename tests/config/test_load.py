@@ -1,11 +1,13 @@
 """Loading: what is understood, and the line for each mistake."""
 
 import os
+from datetime import date
 
 import pytest
 
 from rtpipe import ConfigError
-from rtpipe.daemon.config_load import check_doors, check_secrets, load
+from rtpipe.daemon import config_files
+from rtpipe.daemon.config_load import build, check_doors, check_secrets, load
 
 from .conftest import HOST
 
@@ -58,6 +60,44 @@ def test_drop_ins_merge_in_name_order(config):
     assert [stage.name for stage in loaded.stages] == ["x"]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:9", "localhost", "[::1]:9", "127.8.8.8"])
+def test_a_key_may_cross_this_machine_in_clear(config, host):
+    loaded = load(config(HOST.replace("wss://api.openai.com", f"ws://{host}")))
+    assert loaded.config.upstream[0].endpoint == f"ws://{host}/v1/realtime"
+
+
+AGEING = HOST.replace('"a-model"', '"gpt-realtime"\nmodels = { old = "gpt-realtime-mini", "x" = "y" }')
+
+
+def ageing(config, text, today):
+    """The warnings on that day, without the file."""
+    path = config(text)
+    loaded = build(config_files.read_all(path), date.fromisoformat(today))
+    return [warning.removeprefix(f"{path}:") for warning in loaded.warnings]
+
+
+def test_models_that_end(config):
+    assert ageing(config, AGEING, "2026-07-23") == []
+    assert ageing(config, AGEING, "2026-11-22") == [
+        "13: upstream[0].models.old: model gpt-realtime-mini ends on 2027-01-20, 59 days left; "
+        "use gpt-realtime-2.1-mini instead",
+        "12: upstream[0].default_model: model gpt-realtime ends on 2027-01-20, 59 days left; "
+        "use gpt-realtime-2.1 instead",
+    ]
+    assert "1 day left" in ageing(config, AGEING, "2027-01-19")[0]
+    assert "model gpt-realtime-mini ended on 2027-01-20; use" in ageing(config, AGEING, "2027-01-20")[0]
+    regional = AGEING.replace("api.openai", "eu.api.openai")
+    assert len(ageing(config, regional, "2027-01-01")) == 2
+
+
+def test_models_that_end_elsewhere_on_another_day_or_never(config):
+    assert ageing(config, AGEING.replace("api.openai.com", "api.example"), "2030-01-01") == []
+    azure = AGEING.replace('"openai"\nurl', '"azure"\nurl')
+    assert "ended on 2027-06-15" in ageing(config, azure, "2030-01-01")[0]
+    aliased = AGEING.replace("{ old", '{ "gpt-realtime" = "gpt-realtime-2.1", old')
+    assert len(ageing(config, aliased, "2030-01-01")) == 1  # the default is an alias, of one that lives
+
+
 def test_equal_stages_are_equal_wherever_they_stand(config):
     before = load(config(HOST.replace("[]", '["x"]') + "[plugins.x]\na = 1\n")).stages[0]
     after = load(config("# moved\n" + HOST.replace("[]", '["y", "x"]') + "[plugins.x]\na = 1\n")).stages[1]
@@ -83,12 +123,37 @@ MISTAKES = [
     (
         '"openai"\nurl',
         '"opnai"\nurl',
-        '9: upstream[0].kind: expected openai or sim, got "opnai" (did you mean',
+        '9: upstream[0].kind: expected azure or openai or sim, got "opnai" (did you mean',
     ),
     ('{ env = "TEST_API_KEY" }', '"sk-123"', "11: upstream[0].api_key: a secret is not written here but"),
     ("{ env", "{ enf", "11: upstream[0].api_key.enf: unknown option (did you mean env?)"),
     ("api_key", "#", "7: upstream[0].api_key: missing (kind openai needs one"),
-    ("wss:", "ws:", "10: upstream[0].url: expected wss://host/… for kind openai"),
+    ("wss:", "ws:", "10: upstream[0].url: expected wss://host/… for kind openai (ws:// only to this machine"),
+    ("wss:", "https:", "10: upstream[0].url: expected wss://host/… for kind openai"),
+    (
+        '"openai"\nurl',
+        '"azure"\ntoken = { env = "T" }\nurl',
+        "12: upstream[0].api_key: kind azure needs an api",
+    ),
+    ('"openai"\nurl', '"openai"\ntoken = { env = "T" }\nurl', "10: upstream[0].token: only kind azure has"),
+    ('"openai"\nurl', '"azure"\nproject = "p"\nurl', "10: upstream[0].project: only kind openai has this"),
+    ("api_key =", 'project = "p\\n"\napi_key =', "11: upstream[0].project: has characters that a header"),
+    (
+        "api_key =",
+        'safety_identifier = false\nsafety_key = { env = "S" }\napi_key =',
+        "12: upstream[0].safety_key: there is no safety_identifier",
+    ),
+    (
+        "api_key =",
+        'proxy = "https://proxy:1"\napi_key =',
+        "11: upstream[0].proxy: expected http://host:port or socks5://host:port, or environment",
+    ),
+    ("api_key =", 'proxy = "http://u:p@proxy:1"\napi_key =', "11: upstream[0].proxy: has a user name or"),
+    (
+        "api_key =",
+        'proxy_auth = { env = "P" }\napi_key =',
+        "11: upstream[0].proxy_auth: belongs to a proxy that is written here",
+    ),
     ("realtime", "realtime?model=x", "10: upstream[0].url: has a query"),
     ("api.", "u:p@api.", "10: upstream[0].url: has a user name or password"),
     ("api.openai.com", "[x", "10: upstream[0].url: is no URL"),
