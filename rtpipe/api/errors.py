@@ -1,6 +1,7 @@
 """The errors that cross the line between host and plugin."""
 
 from collections.abc import Mapping
+from itertools import chain
 
 
 class RtpipeError(Exception):
@@ -15,13 +16,19 @@ class Refused(RtpipeError):
     """A connection is not let in: *status* becomes the HTTP answer to its handshake.
 
     *message* is shown to the caller, so it names nothing secret; *code* is a short machine word
-    (``invalid_api_key``). *headers* may carry, say, ``Retry-After``.
+    (``invalid_api_key``). *headers* may carry, say, ``Retry-After``. Raises ``ValueError`` for what cannot
+    stand in an HTTP answer: a status outside 400 to 599, headers that are not printable ASCII.
     """
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(message)
+        if not 400 <= status <= 599:
+            raise ValueError(f"Refused wants a status from 400 to 599, not {status}")
+        for text in chain.from_iterable((headers or {}).items()):
+            if not (text.isascii() and text.isprintable()):
+                raise ValueError("Refused wants headers of printable ASCII")
         self.status = status
         self.code = code
         self.message = message

@@ -1,6 +1,5 @@
 """Plugin instances: made from a class and its Config, started in chain order, shut down in reverse."""
 
-import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,6 @@ from rtpipe.api.plugin import OnError, Plugin
 from rtpipe.api.store import Store
 from rtpipe.chain.compile import Chain, Stage
 from rtpipe.chain.guard import Guard, HookCall
-
-log = logging.getLogger("rtpipe.chain")
 
 
 @dataclass(frozen=True, slots=True)

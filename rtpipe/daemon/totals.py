@@ -5,8 +5,6 @@ Sessions count for themselves: that is added up when somebody asks, and kept her
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
-
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Fact, Refused, SessionClosed, SessionOpened
 from rtpipe.protocol.catalogue import CLIENT_TYPES, DOWNSTREAM, SERVER_TYPES, UPSTREAM, Direction
@@ -72,10 +70,9 @@ def bytes_of(session: Session, direction: Direction) -> int:
     return sum(count.bytes for (way, _), count in counts_of(session).items() if way == direction)
 
 
-def counts_of(session: Session) -> Mapping[tuple[Direction, str], Count]:
+def counts_of(session: Session) -> Mapping[tuple[str, str], Count]:
     """What passed the upstream edge of one session, by direction and type; "" for types beyond its bound."""
-    counts: Mapping[tuple[Any, str], Count] = session.meter._counts
-    return counts
+    return session.meter.counts
 
 
 def _add(session: Session, events: Pairs, frames: Pairs, payload: Pairs) -> None:

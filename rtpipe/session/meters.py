@@ -1,6 +1,6 @@
 """Meters: plain counters of what crosses the upstream edge."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rtpipe.protocol import events
@@ -35,6 +35,11 @@ class Meter:
     def count(self, direction: str, kind: str) -> Count:
         """The counters of one event type; zeros for what never came."""
         return self._counts.get((direction, kind)) or Count()
+
+    @property
+    def counts(self) -> Mapping[tuple[str, str], Count]:
+        """All counters, by direction and event type."""
+        return self._counts
 
     def at(self, kind: str, payload_bytes: int, callback: Callable[[], None]) -> None:
         """Call *callback* once, when this many payload bytes of server events *kind* have passed in all."""

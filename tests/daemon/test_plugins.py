@@ -108,13 +108,14 @@ async def test_an_authenticator_answers_nonsense(text, plugin, answer):
         assert (await refused(gateway.address)).status == 503
 
 
-async def test_a_refusal_that_http_cannot_carry(text, plugin):
+async def test_a_refusal_that_http_cannot_carry_is_its_plugins_failure(text, plugin, caplog):
     body = 'raise Refused(999, "co\\nde", "mess\\nage", {"X-Évil\\r\\n": "\\r\\n\\r\\n"})'
     plugin(FAILING.format(hook="authenticate", arguments="request", body=body))
     async with in_process(text(chain=["faulty"])) as gateway:
         answer = await refused(gateway.address)
-        assert answer.status == 500
+        assert answer.status == 503
         assert "x-évil" not in answer.headers
+    assert any("plugin faulty: authenticate: ValueError" in line for line in lines(caplog))
 
 
 @pytest.mark.parametrize("how", ["raise", "exit"])
