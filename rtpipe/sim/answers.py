@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json  # for raw_decode alone: the arguments end where their JSON does, and msgspec reads no prefixes
 import re
 from collections.abc import Sequence
@@ -11,8 +10,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .conversation import Item
+from .failures import FAILURES, Failure
+from .mcp import McpTool, mcp_tools
 
 _CALL = re.compile(r"\bcall(!?)\s+([A-Za-z0-9_-]+)\s*")
+_FAIL = re.compile(r"\bfail\s+([a-z_]+)")
+_PREAMBLE = re.compile(r"\bone moment\b", re.IGNORECASE)
 # No schema of a few lines may ask for gigabytes.
 _DEEPEST_EXAMPLE = 8
 _LONGEST_EXAMPLE = 4
@@ -23,23 +26,59 @@ class Call(NamedTuple):
     arguments: str
 
 
+class McpCall(NamedTuple):
+    """`approval_request_id`: of the request that was approved, if one was needed."""
+
+    server_label: str
+    name: str
+    arguments: str
+    approval_request_id: str | None
+
+
+class Approval(NamedTuple):
+    """A request for the approval of a call."""
+
+    server_label: str
+    name: str
+    arguments: str
+
+
+Step = str | Call | McpCall | Approval  # a str is said
+
+
+class Answer(NamedTuple):
+    """One output item for each step, in this order; then, or in the midst of them, `failure`."""
+
+    steps: list[Step]
+    failure: Failure | None = None
+
+
 class Settings(NamedTuple):
     """What of the session, or of the response.create that overrides it, decides an answer."""
 
     instructions: str
     tools: list[dict[str, Any]]
     tool_choice: str | dict[str, Any]
+    parallel_tool_calls: bool
 
 
-def answer(context: Sequence[Item], settings: Settings) -> str | list[Call]:
-    """Something to say, or the calls to make."""
+def answer(context: Sequence[Item], settings: Settings) -> Answer:
     new = _new_items(context)
-    outputs = [item.wire["output"] for item in new if item.speaker == "function_call_output"]
     heard = [item for item in new if item.speaker == "user"]
     texts = [text for item in heard for text in item.texts()]
-    if not outputs and (calls := _calls(texts[-1] if texts else "", settings)):
-        return calls
-    sentences = [f"The tool answered: {'; '.join(outputs)}"] if outputs else []
+    last = texts[-1] if texts else ""
+    results = _results(new)
+    calls = [] if results else _approved(new, context) or _calls(last, settings)
+    steps: list[Step] = ["One moment."] if _PREAMBLE.search(last) else []
+    steps += calls or [_sentences(new, results, heard, texts)]
+    found = _FAIL.search(last)
+    return Answer(steps, FAILURES.get(found[1]) if found else None)
+
+
+def _sentences(new: list[Item], results: list[str], heard: list[Item], texts: list[str]) -> str:
+    sentences = [f"The tool answered: {'; '.join(results)}"] if results else []
+    if any(item.speaker == "mcp_approval_response" and not item.wire["approve"] for item in new):
+        sentences.append("The call was not approved.")
     if texts:
         sentences.append(f"You said: {texts[-1]}")
     sentences += [
@@ -53,29 +92,83 @@ def answer(context: Sequence[Item], settings: Settings) -> str | list[Call]:
 
 
 def _new_items(context: Sequence[Item]) -> list[Item]:
-    """The items since the model last spoke or called, oldest first."""
-    mine = ("assistant", "function_call")
-    return list(itertools.takewhile(lambda item: item.speaker not in mine, reversed(context)))[::-1]
+    """The items since the model last spoke or called, oldest first. A call of an MCP tool carries its own
+    result, so it is new too; what stands before it is not."""
+    mine = ("assistant", "function_call", "mcp_approval_request")
+    new: list[Item] = []
+    for item in reversed(context):
+        called = bool(new) and new[-1].speaker == "mcp_call"
+        if item.speaker in mine or (called and item.speaker != "mcp_call"):
+            break
+        new.append(item)
+    return new[::-1]
 
 
-def _calls(text: str, settings: Settings) -> list[Call]:
+def _results(new: list[Item]) -> list[str]:
+    outputs = [item.wire for item in new if item.speaker in ("function_call_output", "mcp_call")]
+    return [
+        wire["output"] if wire.get("output") is not None else (wire.get("error") or {}).get("message", "")
+        for wire in outputs
+    ]
+
+
+def _approved(new: list[Item], context: Sequence[Item]) -> list[Step]:
+    requests = {item.id: item.wire for item in context if item.speaker == "mcp_approval_request"}
+    granted = (
+        item.wire["approval_request_id"]
+        for item in new
+        if item.speaker == "mcp_approval_response" and item.wire["approve"]
+    )
+    return [
+        McpCall(wire["server_label"], wire["name"], wire["arguments"], request_id)
+        for request_id in granted
+        if (wire := requests.get(request_id))
+    ]
+
+
+def _calls(text: str, settings: Settings) -> list[Step]:
     if settings.tool_choice == "none":
         return []
-    tools = {tool["name"]: tool for tool in settings.tools if tool["type"] == "function"}
-    calls = []
+    functions = {tool["name"]: tool for tool in settings.tools if tool["type"] == "function"}
+    of_servers = mcp_tools(settings.tools)
+    calls: list[Step] = []
     for found in _CALL.finditer(text):
         unchecked, name = found.groups()
-        if unchecked or name in tools:
-            calls.append(Call(name, _given(text, found.end()) or _made_up(tools.get(name))))
-    if not calls and (name := _forced(settings.tool_choice, tools)):
-        calls.append(Call(name, _made_up(tools.get(name))))
-    return calls
+        given = _given(text, found.end())
+        if name in functions or (unchecked and name not in of_servers):
+            calls.append(Call(name, given or _made_up(functions.get(name))))
+        elif name in of_servers:
+            calls.append(_mcp_step(of_servers[name], given or "{}"))
+    if not calls:
+        calls = _forced(settings.tool_choice, functions, of_servers)
+    return calls if settings.parallel_tool_calls else calls[:1]
 
 
-def _forced(tool_choice: str | dict[str, Any], tools: dict[str, Any]) -> str | None:
+def _mcp_step(tool: McpTool, arguments: str) -> Step:
+    if tool.needs_approval:
+        return Approval(tool.server_label, tool.name, arguments)
+    return McpCall(tool.server_label, tool.name, arguments, None)
+
+
+def _forced(
+    tool_choice: str | dict[str, Any], functions: dict[str, Any], of_servers: dict[str, McpTool]
+) -> list[Step]:
+    """The call that is made unasked: of the function or the server that was chosen, or of any."""
     if isinstance(tool_choice, dict):
-        return tool_choice["name"] if tool_choice["type"] == "function" else None
-    return next(iter(tools), None) if tool_choice == "required" else None
+        if tool_choice["type"] == "function":
+            return [Call(tool_choice["name"], _made_up(functions.get(tool_choice["name"])))]
+        chosen = [
+            tool
+            for tool in of_servers.values()
+            if tool.server_label == tool_choice["server_label"]
+            and tool.name == (tool_choice.get("name") or tool.name)
+        ]
+        return [_mcp_step(tool, "{}") for tool in chosen[:1]]
+    if tool_choice != "required":
+        return []
+    for name, tool in functions.items():
+        return [Call(name, _made_up(tool))]
+    return [_mcp_step(tool, "{}") for tool in list(of_servers.values())[:1]]
 
 
 def _given(text: str, start: int) -> str | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from .errors import ClientError, invalid_value
 from .ids import Ids
 from .images import Image, read_image
+
+MAX_AUDIO_BYTES = 15 * 1024 * 1024  # of one event
 
 BYTES_PER_MS = 48  # PCM16 mono at 24 kHz
 
@@ -18,15 +23,21 @@ _PARTS = {
     "user": ("input_text", "input_audio", "input_image"),
     "assistant": ("output_text",),  # clients cannot make assistant audio
 }
+_TEXT_FIELDS = ("name", "arguments", "output")
+# Items of MCP have neither an object nor a status.
+_PLAIN_ITEMS = ("message", "function_call", "function_call_output")
 
 
 @dataclass
 class Item:
-    """`wire`: the item as events carry it, without audio data. `audio`, `images`: by content index."""
+    """`wire`: the item as events carry it, without audio data. `audio`, `images`: by content index.
+    `dropped`: no longer read, because the conversation outgrew what may be
+    read."""
 
     wire: dict[str, Any]
     audio: dict[int, bytearray] = field(default_factory=dict)
     images: dict[int, Image] = field(default_factory=dict)
+    dropped: bool = False
 
     @property
     def id(self) -> str:
@@ -43,6 +54,25 @@ class Item:
     def texts(self) -> list[str]:
         return [part["text"] for part in self.wire.get("content", ()) if "text" in part]
 
+    def read_texts(self) -> list[str]:
+        """What of the item the model reads as text; what a user said aloud is read as audio alone."""
+        texts = self.texts() + [self.wire[key] for key in _TEXT_FIELDS if self.wire.get(key)]
+        if self.speaker == "assistant":
+            texts += [part.get("transcript") or "" for part in self.wire["content"]]
+        if self.wire.get("tools"):
+            texts.append(msgspec.json.encode(self.wire["tools"]).decode())
+        return texts
+
+    def content_key(self) -> Hashable:
+        """Equal for items that read the same; but what sounds is told apart by its item."""
+        pictures = tuple(
+            (part["image_url"], part.get("detail"))
+            for part in self.wire.get("content", ())
+            if "image_url" in part
+        )
+        sound = (self.id, self.audio_ms()) if self.audio else None
+        return self.speaker, tuple(self.read_texts()), sound, pictures
+
     def view(self, *, with_audio: bool = False) -> dict[str, Any]:
         """A copy to send; only conversation.item.retrieved carries audio data."""
         if "content" not in self.wire:
@@ -57,7 +87,9 @@ class Item:
 def client_item(wire: dict[str, Any], ids: Ids, where: str) -> Item:
     """An item from what a client sent; `where` is its path in the event, for errors."""
     item = Item({key: value for key, value in wire.items() if value is not None})
-    item.wire |= {"id": wire.get("id") or ids.new("item"), "object": "realtime.item", "status": "completed"}
+    item.wire["id"] = wire.get("id") or ids.new("item")
+    if wire["type"] in _PLAIN_ITEMS:
+        item.wire |= {"object": "realtime.item", "status": "completed"}
     if wire["type"] == "message":
         item.wire["content"] = [
             _part(item, index, part, f"{where}.content[{index}]")
@@ -88,9 +120,12 @@ def _part(item: Item, index: int, part: dict[str, Any], where: str) -> dict[str,
 
 def decode_audio(text: str, param: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        audio = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise ClientError("invalid_value", "Invalid audio: expected base64-encoded bytes.", param) from None
+    if len(audio) > MAX_AUDIO_BYTES:
+        raise ClientError("invalid_value", "Invalid audio: more than 15 MiB in one event.", param)
+    return audio
 
 
 class Conversation:
@@ -117,6 +152,8 @@ class Conversation:
             )
         if item.wire["type"] == "function_call_output":
             self._check_call(item.wire["call_id"])
+        if item.wire["type"] == "mcp_approval_response":
+            self._check_approval(item.wire["approval_request_id"])
         if previous_item_id is None:
             return self.append(item)
         if previous_item_id == "root":
@@ -125,7 +162,7 @@ class Conversation:
         previous = self.find(previous_item_id)
         if previous is None:
             raise ClientError(
-                "invalid_value",
+                "item_create_invalid_previous_item_id",
                 f"Error adding item: the previous item with id '{previous_item_id}' does not exist.",
                 "previous_item_id",
             )
@@ -140,6 +177,15 @@ class Conversation:
                 "invalid_tool_call_id",
                 f"Tool call ID '{call_id}' not found in conversation.",
                 "item.call_id",
+            )
+
+    def _check_approval(self, request_id: str) -> None:
+        request = self.find(request_id)
+        if request is None or request.speaker != "mcp_approval_request":
+            raise ClientError(
+                "invalid_value",
+                f"Approval request '{request_id}' not found in conversation.",
+                "item.approval_request_id",
             )
 
     def named(self, item_id: str, verb: str) -> Item:

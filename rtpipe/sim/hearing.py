@@ -70,7 +70,7 @@ class Hearing:
         ):  # documented: without interrupt_response "this may fail to create a response"
             log.debug("no response to this turn: %s is still active", self._replies.active.id)
             return
-        await self._replies.start({})
+        await self._replies.answer_turn()
 
     async def _commit_buffer(self) -> None:
         content = {"type": "input_audio", "transcript": None}

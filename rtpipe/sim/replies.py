@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from .answers import Settings
+from .answers import Answer, Settings, answer
+from .context import Cache, head_segment, item_segments, shortened
 from .conversation import Item, client_item
 from .errors import ClientError
+from .mcp import Mcp
+from .models import check_generation, model_named
+from .rates import RateLimits
 from .responses import Request, Response
 from .state import State
-from .usage import Segment
+from .usage import Tokens, total
+
+# How much the simulated model thinks; without an effort asked for it does not.
+_REASONING_TOKENS = {"minimal": 8, "low": 16, "medium": 32, "high": 64, "xhigh": 128}
 
 
 class Replies:
@@ -19,10 +26,19 @@ class Replies:
         self._state = state
         self.active: Response | None = None
         self._out_of_band: dict[str, Response] = {}
-        self._previous_context: list[Segment] = []
+        self._cache = Cache()
+        self._rates = RateLimits(state.options.requests_per_minute, state.options.tokens_per_minute)
+        self.mcp = Mcp(state)
 
     async def create(self, event: dict[str, Any]) -> None:
         await self.start(event.get("response") or {})
+
+    async def answer_turn(self) -> None:
+        """Answer what the user said, unasked. A refusal is told as an error that no client event caused."""
+        try:
+            await self.start({})
+        except ClientError as error:
+            await self._state.emit(error.event(None))
 
     async def start(self, params: dict[str, Any]) -> None:
         in_band = params.get("conversation") != "none"
@@ -32,18 +48,16 @@ class Replies:
                 f"Conversation already has an active response in progress: {self.active.id}. "
                 "Wait until the response is finished before creating a new one.",
             )
+        check_generation(model_named(self._state.config["model"]), params, "response")
+        request = self._request(params, in_band)
+        await self.mcp.list_tools(params.get("tools") or [])
         response = Response(
-            self._request(params, in_band),
-            self._state.ids,
-            self._state.emit,
-            self._state.options.pace,
-            on_done=self._forget,
+            request, self._state.ids, self._state.emit, self._state.options.pace, on_done=self._done
         )
         if in_band:
             self.active = response
         else:
             self._out_of_band[response.id] = response
-        self._previous_context = response.read
         self._state.has_spoken = self._state.has_spoken or response.speaks
         await response.announce()
         self._state.nursery.start_soon(response.run, name=response.id)
@@ -55,14 +69,20 @@ class Replies:
             for key, value in ((params.get("audio") or {}).get("output") or {}).items()
             if value is not None
         }
-        context = self._state.conversation.items
-        if params.get("input") is not None:
-            context = [self._referred(wire, index) for index, wire in enumerate(params["input"])]
+        effort: str = (asked.get("reasoning") or {}).get("effort") or ""
+        settings = Settings(
+            asked["instructions"],
+            asked["tools"],
+            asked["tool_choice"],
+            parallel_tool_calls=asked.get("parallel_tool_calls") is not False,
+        )
+        answered, read, from_cache = self._read(params, settings)
         return Request(
             conversation=self._state.conversation if in_band else None,
-            context=list(context),
-            previous_context=self._previous_context,
-            settings=Settings(asked["instructions"], asked["tools"], asked["tool_choice"]),
+            answer=answered,
+            read=read,
+            from_cache=from_cache,
+            reasoning_tokens=_REASONING_TOKENS.get(effort, 0),
             modalities=asked["output_modalities"],
             max_output_tokens=asked["max_output_tokens"],
             voice=voiced["voice"],
@@ -70,6 +90,29 @@ class Replies:
             speed=voiced["speed"],
             metadata=params.get("metadata"),
         )
+
+    def _read(self, params: dict[str, Any], settings: Settings) -> tuple[Answer, Tokens, Tokens]:
+        """What is answered, the tokens read for it, and those of them that the cache had."""
+        items = self._input(params)
+        most_input = model_named(self._state.config["model"]).most_input
+        head = head_segment(settings.instructions, settings.tools)
+        kept = shortened(head, items, self._state.config["truncation"], most_input)
+        if params.get("input") is None:
+            for item in items[: len(items) - len(kept)]:
+                item.dropped = True
+        segments = [head, *item_segments(kept)]
+        read = total(segment.tokens for segment in segments)
+        answered = answer(kept, settings)
+        if refusal := self._rates.take(sum(read)):
+            answered = Answer(answered.steps, refusal)
+        if answered.failure and not answered.failure.midway:
+            return answered, read, Tokens()
+        return answered, read, self._cache.read(segments)
+
+    def _input(self, params: dict[str, Any]) -> list[Item]:
+        if params.get("input") is None:
+            return [item for item in self._state.conversation.items if not item.dropped]
+        return [self._referred(wire, index) for index, wire in enumerate(params["input"])]
 
     def _referred(self, wire: dict[str, Any], index: int) -> Item:
         where = f"response.input[{index}]"
@@ -80,11 +123,13 @@ class Replies:
             raise ClientError("invalid_value", f"Item with id '{wire['id']}' does not exist.", f"{where}.id")
         return item
 
-    def _forget(self, response: Response) -> None:
+    def _done(self, response: Response, bill: dict[str, Any]) -> dict[str, Any]:
         if response is self.active:
             self.active = None
         else:
             del self._out_of_band[response.id]
+        self._rates.spend(bill["output_tokens"])
+        return self._rates.event(bill["total_tokens"])
 
     async def cancel(self, event: dict[str, Any]) -> None:
         response = self.active

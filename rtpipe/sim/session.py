@@ -16,6 +16,7 @@ from .errors import ClientError
 from .faults import Fault, FaultError, session_fault
 from .hearing import Hearing
 from .ids import Ids
+from .models import check_generation, model_named
 from .options import SimOptions
 from .replies import Replies
 from .state import Order, State
@@ -105,7 +106,7 @@ class SimSession:
             emit=self.emit,
             order=order,
         )
-        replies = Replies(self._state)
+        self._replies = replies = Replies(self._state)
         hearing = Hearing(self._state, replies)
         self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[None]]] = {
             "session.update": self._session_update,
@@ -122,6 +123,9 @@ class SimSession:
 
     async def open(self) -> None:
         await self.emit({"type": "session.created", "session": self._state.config})
+        if self._state.options.legacy_events:
+            conversation = {"id": self._state.conversation.id, "object": "realtime.conversation"}
+            await self.emit({"type": "conversation.created", "conversation": conversation})
 
     async def expire(self) -> None:
         """End the session when its time is over, with an error as its last event."""
@@ -146,13 +150,21 @@ class SimSession:
         """Send events with nothing in between. Waits for a slow client: nothing is queued here."""
         async with self._sending:
             for event in events:
-                stamped = {"type": event["type"], "event_id": self._state.ids.new("event")} | event
-                await self._send(msgspec.json.encode(stamped).decode())
+                await self._write(event)
+                if self._state.options.legacy_events and event["type"] == "conversation.item.added":
+                    await self._write(event | {"type": "conversation.item.created"})
+
+    async def _write(self, event: dict[str, Any]) -> None:
+        stamped = {"type": event["type"], "event_id": self._state.ids.new("event")} | event
+        await self._send(msgspec.json.encode(stamped).decode())
 
     async def _session_update(self, event: dict[str, Any]) -> None:
         state = self._state
-        state.config = config.updated(state.config, event["session"], has_spoken=state.has_spoken)
+        updated = config.updated(state.config, event["session"], has_spoken=state.has_spoken)
+        check_generation(model_named(state.config.get("model") or ""), event["session"], "session")
+        state.config = updated
         await self.emit({"type": "session.updated", "session": state.config})
+        await self._replies.mcp.list_tools(state.config.get("tools") or [])
 
     # --- items
 

@@ -6,7 +6,7 @@ These structs only judge. What passes is handled as the plain dictionary it came
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -66,6 +66,68 @@ class FunctionCallOutput(ItemShape, tag="function_call_output", kw_only=True):
     output: str
 
 
+class McpItem(Shape):
+    id: Annotated[str, Meta(min_length=1)] | None = None
+
+
+class ListedTool(Shape):
+    name: str
+    input_schema: Any
+    annotations: Any = None
+    description: str | None = None
+
+
+class McpListTools(McpItem, tag="mcp_list_tools", kw_only=True):
+    server_label: str
+    tools: list[ListedTool]
+
+
+class ProtocolError(Shape, tag="protocol_error"):
+    code: int
+    message: str
+
+
+class ToolExecutionError(Shape, tag="tool_execution_error"):
+    message: str
+
+
+class HttpError(Shape, tag="http_error"):
+    code: int
+    message: str
+
+
+class McpCall(McpItem, tag="mcp_call", kw_only=True):
+    server_label: str
+    name: str
+    arguments: str
+    approval_request_id: str | None = None
+    error: ProtocolError | ToolExecutionError | HttpError | None = None
+    output: str | None = None
+
+
+class McpApprovalRequest(McpItem, tag="mcp_approval_request", kw_only=True):
+    server_label: str
+    name: str
+    arguments: str
+
+
+class McpApprovalResponse(McpItem, tag="mcp_approval_response", kw_only=True):
+    approval_request_id: str
+    approve: bool
+    reason: str | None = None
+
+
+ClientItem = (
+    Message
+    | FunctionCall
+    | FunctionCallOutput
+    | McpListTools
+    | McpCall
+    | McpApprovalRequest
+    | McpApprovalResponse
+)
+
+
 class ItemReference(Shape, tag="item_reference"):
     id: str
 
@@ -73,7 +135,7 @@ class ItemReference(Shape, tag="item_reference"):
 class ResponseCreateParams(Generation):
     audio: ResponseAudio | None = None
     conversation: Literal["auto", "none"] | None = None
-    input: list[Message | FunctionCall | FunctionCallOutput | ItemReference] | None = None
+    input: list[ClientItem | ItemReference] | None = None
     metadata: Metadata | None = None
 
 
@@ -87,7 +149,7 @@ class SessionUpdate(Event, kw_only=True):
 
 
 class ItemCreate(Event, kw_only=True):
-    item: Message | FunctionCall | FunctionCallOutput
+    item: ClientItem
     previous_item_id: str | None = None
 
 

@@ -7,18 +7,16 @@ for each tile of 512 x 512 pixels unless its detail is "low".
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
-
-import msgspec
 
 from .conversation import Item
 
 CACHE_STEP = 64
 _ASSISTANT_MS_PER_TOKEN = 50
 _USER_MS_PER_TOKEN = 100
-_PER_ITEM_TEXT = ("name", "arguments", "output")
 
 
 class Tokens(NamedTuple):
@@ -30,11 +28,8 @@ class Tokens(NamedTuple):
         return Tokens(*map(sum, zip(self, other, strict=True)))
 
 
-class Segment(NamedTuple):
-    """A piece of what the model reads; equal segments of two contexts are the same piece."""
-
-    key: str
-    tokens: Tokens
+def total(tokens: Iterable[Tokens]) -> Tokens:
+    return functools.reduce(Tokens.plus, tokens, Tokens())
 
 
 def text_tokens(text: str) -> int:
@@ -42,13 +37,9 @@ def text_tokens(text: str) -> int:
 
 
 def item_tokens(item: Item) -> Tokens:
+    text = sum(map(text_tokens, item.read_texts()))
     parts = item.wire.get("content", ())
-    text = sum(text_tokens(part.get("text") or "") for part in parts)
-    text += sum(text_tokens(item.wire.get(key, "")) for key in _PER_ITEM_TEXT)
-    ms_per_token = _USER_MS_PER_TOKEN
-    if item.speaker == "assistant":
-        ms_per_token = _ASSISTANT_MS_PER_TOKEN
-        text += sum(text_tokens(part.get("transcript") or "") for part in parts)
+    ms_per_token = _ASSISTANT_MS_PER_TOKEN if item.speaker == "assistant" else _USER_MS_PER_TOKEN
     audio = math.ceil(item.audio_ms() / ms_per_token)
     image = sum(
         85
@@ -61,29 +52,6 @@ def item_tokens(item: Item) -> Tokens:
 
 def _tiles(pixels: int) -> int:
     return math.ceil(pixels / 512)
-
-
-def context_segments(instructions: str, tools: list[dict[str, Any]], items: Iterable[Item]) -> list[Segment]:
-    """What one response reads. Instructions and tools stand first, so changing them spoils the cache."""
-    head = instructions + (msgspec.json.encode(tools).decode() if tools else "")
-    return [Segment(head, Tokens(text_tokens(head)))] + [
-        Segment(item.id, item_tokens(item)) for item in items
-    ]
-
-
-def cached(context: Sequence[Segment], previous: Sequence[Segment]) -> Tokens:
-    """The tokens this context begins with that the previous response began with too, in whole steps of 64."""
-    shared = Tokens()
-    for now, before in zip(context, previous, strict=False):
-        if now != before:
-            break
-        shared = shared.plus(now.tokens)
-    left = sum(shared) // CACHE_STEP * CACHE_STEP
-    kept = []
-    for count in shared:
-        kept.append(min(count, left))
-        left -= kept[-1]
-    return Tokens(*kept)
 
 
 def usage(read: Tokens, from_cache: Tokens, written: Tokens) -> dict[str, Any]:

@@ -74,7 +74,10 @@ async def test_items_that_cannot_be(autojump_clock: Any) -> None:
 
         user = message("user", text("y"))
         assert await code(user | {"id": "x"}) == ("item_create_duplicate_item_id", "item.id")
-        assert await code(user, previous_item_id="no") == ("invalid_value", "previous_item_id")
+        assert await code(user, previous_item_id="no") == (
+            "item_create_invalid_previous_item_id",
+            "previous_item_id",
+        )
         output = {"type": "function_call_output", "call_id": "no", "output": ""}
         assert await code(output) == ("invalid_tool_call_id", "item.call_id")
         assert await code(output | {"output": {}}) == ("invalid_value", "item.output")
