@@ -177,7 +177,7 @@ class UpstreamEdge:
 
     async def fold(self, asked: Json) -> Json:
         """What the stages, in chain order, and the turn gate make of what the client asked."""
-        draft = Draft(asked)
+        draft = Draft({"type": self.configuration.session_type, **asked})
         for call in self._session.hook_calls("configure"):
             before = draft.config
             try:
