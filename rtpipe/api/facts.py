@@ -52,17 +52,34 @@ class ResponseEnded(Fact, frozen=True):
 
 
 class ToolCalled(Fact, frozen=True):
-    """A call of the model's was answered, or not; *stage* is who did it, *status* how it ended."""
+    """A call of the model's was answered, or not; *stage* is who did it, *duration_s* what the model waited.
+
+    *status*: ``ok``, ``error`` (the tool failed or said no), ``timeout``, ``cancelled``, ``repeat`` (with an
+    equal call's result), ``cached``, ``page`` (more of a result), ``invalid`` (arguments), ``unconfirmed``,
+    ``breaker`` (not tried), ``invented`` (no such function; *name* is empty then), ``left`` (it runs on
+    without its session). After a timeout there is a second one: ``late-offered`` or ``late-dropped``.
+    *arguments* is masked JSON, empty unless the operator wants it.
+    """
 
     name: str
     call_id: str
     stage: str
     duration_s: float
     status: str
+    arguments: str = ""
+
+
+class BreakerChanged(Fact, frozen=True):
+    """A tool is no longer called (``open``) or is again (``closed``), after *failures* in a row."""
+
+    name: str
+    stage: str
+    state: str
+    failures: int
 
 
 class Waited(Fact, frozen=True):
-    """A held event left its queue; *outcome* is released, dropped or expired."""
+    """A held event left its queue; *outcome* is released, dropped, expired, or a stage's own word."""
 
     stage: str
     type: str

@@ -79,6 +79,7 @@ LIMITS: dict[str, float | None] = {
     "fact": 0.2,
     "tools": 0.2,
     "tool_call": None,
+    "warnings": 1.0,
     "routes": 1.0,
     "health": 1.0,
 }
@@ -156,7 +157,7 @@ class Hooks:
         """The tools this plugin offers to this session, from memory: it is asked again and again.
 
         When the answer would be another one, call ``session.reconfigure()``. One that does not name
-        *session* offers the same to every session, and ``rtpipe check`` asks it too.
+        *session* offers the same to every session, and ``rtpipe check`` asks it too, before ``startup``.
         """
 
     @hookspec
@@ -165,6 +166,13 @@ class Hooks:
 
         ``{"status": "success", "result": …}`` and what ``tool_error`` makes reach the model as they are,
         any other text as a result.
+        """
+
+    @hookspec
+    def warnings(self, tools: "list[Tool]") -> "list[str]":
+        """What an operator should know of the chain as it is configured: a line each, for `rtpipe check`.
+
+        Called before `startup`. *tools* are those that stages offer to every session.
         """
 
     @hookspec

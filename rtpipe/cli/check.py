@@ -43,16 +43,23 @@ def run(args: argparse.Namespace) -> int:
         complain(str(mistake))
     if mistakes:
         return 1
-    _print(loaded, _rows(loaded, plugins, configs))
+    rows, warnings = _look_at_chain(loaded, plugins, configs)
+    for warning in warnings:
+        complain(f"warning: {warning}")
+    _print(loaded, rows)
     return 0
 
 
-def _rows(
+def _look_at_chain(
     loaded: Loaded, plugins: dict[str, AnyPlugin], configs: dict[str, Any]
-) -> list[tuple[str, str, list[str]]]:
-    """(direction, event type, stages that want it) of the chain. Raises ``ConfigError``."""
+) -> tuple[list[tuple[str, str, list[str]]], list[str]]:
+    """(direction, event type, stages that want it) of the chain, and what its stages warn of.
+
+    Raises ``ConfigError``.
+    """
     import trio
 
+    from rtpipe.chain.advice import warnings_of
     from rtpipe.chain.compile import Chain, describe
     from rtpipe.chain.guard import Guard
     from rtpipe.chain.instances import Services, StageSpec, build_chain
@@ -65,20 +72,24 @@ def _rows(
     def no_store(stage: str) -> Any:
         raise ConfigError(f"plugin {stage} uses its store before it is started")
 
-    async def build() -> Chain | ConfigError:
+    async def build() -> tuple[Chain, list[str]] | ConfigError:
+        guard = Guard()
         async with trio.open_nursery() as nursery:
-            services = Services(Guard(), nursery, no_store, loaded.config.state_path, lambda _: None)
+            services = Services(guard, nursery, no_store, loaded.config.state_path, lambda _: None)
+            result: tuple[Chain, list[str]] | ConfigError
             try:
-                result: Chain | ConfigError = await build_chain(specs, services)
+                chain = await build_chain(specs, services)
+                result = chain, await warnings_of(chain, guard)
             except ConfigError as exc:
                 result = exc
             nursery.cancel_scope.cancel()
         return result
 
-    chain = trio.run(build)
-    if isinstance(chain, ConfigError):
-        raise loaded.sources.error(("chain",), str(chain))
-    return describe(chain)
+    built = trio.run(build)
+    if isinstance(built, ConfigError):
+        raise loaded.sources.error(("chain",), str(built))
+    chain, warnings = built
+    return describe(chain), warnings
 
 
 def _print(loaded: Loaded, rows: list[tuple[str, str, list[str]]]) -> None:

@@ -104,6 +104,41 @@ def test_check_says_when_the_chain_cannot_be_compiled(capsys, config, distributi
     assert capsys.readouterr().err.startswith(f"rtpipe: {path}:1: chain: ")
 
 
+def test_check_says_what_stages_warn_of(capsys, config, distribution):
+    distribution(
+        "offering",
+        """
+        from rtpipe import Plugin, Tool
+        class Example(Plugin):
+            def tools(self):
+                return [Tool(name="clock", description="", parameters={})]
+        """,
+    )
+    distribution(
+        "private",
+        """
+        from rtpipe import Plugin, Tool
+        class Example(Plugin):
+            def tools(self, session):
+                raise RuntimeError("there is no session")
+        """,
+    )
+    distribution(
+        "judge",
+        """
+        from rtpipe import Plugin
+        class Example(Plugin):
+            def warnings(self, tools):
+                return [f"{tool.name} is not described" for tool in tools]
+        """,
+    )
+    path = config(HOST.replace("[]", '["judge", "offering", "private"]'))
+    assert main(["check", "--config", str(path)]) == 0
+    out, err = capsys.readouterr()
+    assert err == "rtpipe: warning: plugin judge: clock is not described\n"
+    assert "chain: judge" in out
+
+
 def test_plugins_list(capsys, config, example, distribution):
     distribution("spare", "", dist="dist-spare")
     path = config(
