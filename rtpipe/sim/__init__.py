@@ -7,8 +7,25 @@ It imports nothing else of rtpipe, so that an error in one shows against the oth
 makes it do what.
 """
 
+from .faults import GRAMMAR, FaultError
+from .line import Line
 from .options import SimOptions
+from .scenario import Scenario, ScenarioError, read_scenario
+from .served import Served
 from .server import serve
 from .session import DEFAULT_MODEL, SimSession, run_session
 
-__all__ = ["DEFAULT_MODEL", "SimOptions", "SimSession", "run_session", "serve"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "GRAMMAR",
+    "FaultError",
+    "Line",
+    "Scenario",
+    "ScenarioError",
+    "Served",
+    "SimOptions",
+    "SimSession",
+    "read_scenario",
+    "run_session",
+    "serve",
+]

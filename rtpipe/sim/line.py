@@ -23,7 +23,7 @@ class Line(Protocol):
 
     async def send(self, text: str) -> None: ...
 
-    async def send_frame(self, frame: bytes) -> None:
+    async def send_frame(self, frame: bytes, /) -> None:
         """Send bytes as a frame of their own, whatever they are."""
         ...
 

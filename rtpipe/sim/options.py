@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from .faults import parse
 from .scenario import Scenario
 
 SESSION_SECONDS = 60 * 60
@@ -45,6 +46,8 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError(f"pace: {self.pace}: must be 0 (no waiting) or a positive factor")
         if not 0 < self.session_seconds <= SESSION_SECONDS * 24:
             raise ValueError(f"session_seconds: {self.session_seconds}: must be more than 0, at most a day")
+        for words in self.faults:
+            parse(words)
         for name in ("requests_per_minute", "tokens_per_minute"):
             limit = getattr(self, name)
             if limit is not None and limit < 1:

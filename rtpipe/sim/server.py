@@ -44,9 +44,7 @@ async def serve(
     port: int = 0,
     task_status: trio.TaskStatus[tuple[str, int]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; `task_status` receives the address that was bound, as (host, port).
-
-    Raises FaultError for options whose faults cannot be understood."""
+    """Serve until cancelled; `task_status` receives the address that was bound, as (host, port)."""
     server = _Server(options or SimOptions())
     listeners = await trio.open_tcp_listeners(port, host=host)
     bound = listeners[0].socket.getsockname()

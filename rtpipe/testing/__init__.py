@@ -6,6 +6,7 @@ Time: with the ``autojump_clock`` fixture of pytest-trio, waiting costs nothing 
 from rtpipe.session.limits import SessionLimits
 from rtpipe.sim import SimOptions
 from rtpipe.testing.harness import ChainHarness, End
+from rtpipe.testing.recording import transcript_of_log
 from rtpipe.testing.sim import sim_upstream
 from rtpipe.testing.transcript import TranscriptError, play
 
@@ -17,4 +18,5 @@ __all__ = [
     "TranscriptError",
     "play",
     "sim_upstream",
+    "transcript_of_log",
 ]

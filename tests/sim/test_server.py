@@ -37,6 +37,18 @@ async def opened(
         await socket.aclose()
 
 
+@asynccontextmanager
+async def joined(
+    address: tuple[str, int], path: str = PATH, **settings: Any
+) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+    """As `opened`, for connections that do not end well: it leaves without a goodbye."""
+    stream = await trio.open_tcp_stream(*address)
+    async with trio.open_nursery() as nursery:
+        yield await trio_websocket.wrap_client_stream(nursery, stream, address[0], path, **settings)
+        nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(stream)
+
+
 async def receive(socket: trio_websocket.WebSocketConnection) -> dict[str, Any]:
     event = msgspec.json.decode(await socket.get_message())
     check_event(event)
