@@ -18,7 +18,7 @@ class Image(NamedTuple):
 
 
 def read_image(data_uri: str) -> Image | None:
-    """None for whatever is not a base64 data URI of a PNG or a JPEG."""
+    """None for whatever is not a base64 data URI of a PNG or a JPEG that has a size."""
     head = _DATA_URI.match(data_uri)
     if head is None:
         return None
@@ -26,9 +26,12 @@ def read_image(data_uri: str) -> Image | None:
         data = base64.b64decode(data_uri[head.end() :], validate=True)
     except (binascii.Error, ValueError):
         return None
+    image = None
     if data.startswith(b"\x89PNG\r\n\x1a\n") and data[12:16] == b"IHDR" and len(data) >= 24:
-        return Image("PNG", int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
-    return _read_jpeg(data) if data.startswith(b"\xff\xd8") else None
+        image = Image("PNG", int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
+    elif data.startswith(b"\xff\xd8"):
+        image = _read_jpeg(data)
+    return image if image and image.width and image.height else None
 
 
 def _read_jpeg(data: bytes) -> Image | None:

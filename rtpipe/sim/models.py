@@ -9,11 +9,11 @@ from .errors import ClientError
 
 
 class Model(NamedTuple):
-    """Tokens of the whole context, of the longest response, and (1.x) of instructions and tools."""
+    """`context`, `most_output`: tokens of all that is read and written, and of the longest response.
+    `reasons`: thinks before it writes, if asked to."""
 
     context: int
     most_output: int
-    most_instructions: int | None
     reasons: bool
 
     @property
@@ -21,11 +21,11 @@ class Model(NamedTuple):
         return self.context - self.most_output
 
 
-_FIRST = Model(context=32_768, most_output=4_096, most_instructions=16_384, reasons=False)
-_SECOND = Model(context=128_000, most_output=32_000, most_instructions=None, reasons=True)
+_FIRST = Model(context=32_768, most_output=4_096, reasons=False)
+_SECOND = Model(context=128_000, most_output=32_000, reasons=True)
 _BY_PREFIX = {
     "gpt-realtime-2": _SECOND,
-    "gpt-4o": Model(context=128_000, most_output=4_096, most_instructions=None, reasons=False),
+    "gpt-4o": Model(context=128_000, most_output=4_096, reasons=False),
     "gpt-realtime": _FIRST,
 }
 

@@ -162,6 +162,8 @@ async def test_images_are_read_and_echoed(autojump_clock: Any) -> None:
         "data:image/jpeg;base64,/9j/4AAA",
         "data:image/webp;base64,UklGRg==",
         png(1, 1)[:40],
+        png(0, 5),
+        jpeg(5, 0),
     ],
 )
 async def test_what_is_no_image(autojump_clock: Any, uri: str) -> None:

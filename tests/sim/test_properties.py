@@ -21,7 +21,18 @@ AUDIO = st.sampled_from([tone(200), silence(200), silence(700), tone(10), b"odd"
 PARTS = st.one_of(
     st.builds(
         lambda text: {"type": "input_text", "text": text},
-        st.text(max_size=40) | st.just("call! dice, call clock"),
+        st.text(max_size=40)
+        | st.sampled_from(
+            [
+                "call! dice, call clock",
+                "one moment, call echo",
+                "call echo {}",
+                "fail server_error",
+                "fail content_filter",
+                "fail insufficient_quota",
+                "long " * 300,
+            ]
+        ),
     ),
     st.builds(lambda pcm: {"type": "input_audio", "audio": base64.b64encode(pcm).decode()}, AUDIO),
     st.just({"type": "input_image", "image_url": png(600, 1)}),
@@ -36,12 +47,48 @@ ITEMS = st.one_of(
     ),
     st.builds(lambda id_: {"type": "function_call", "name": "f", "arguments": "", "call_id": id_}, IDS),
     st.builds(lambda id_: {"type": "function_call_output", "output": "o", "call_id": id_}, IDS),
+    st.builds(
+        lambda id_: {
+            "type": "mcp_approval_request",
+            "id": id_,
+            "server_label": "s",
+            "name": "echo",
+            "arguments": "",
+        },
+        IDS,
+    ),
+    st.builds(
+        lambda id_, yes: {"type": "mcp_approval_response", "approval_request_id": id_, "approve": yes},
+        IDS,
+        st.booleans(),
+    ),
+)
+MCP = {"type": "mcp", "server_label": "s", "server_url": "https://example.test"}
+TRUNCATION = st.sampled_from(["auto", "disabled"]) | st.builds(
+    lambda share, most: {
+        "type": "retention_ratio",
+        "retention_ratio": share,
+        "token_limits": {"post_instructions": most},
+    },
+    st.sampled_from([0, 0.5, 1]),
+    st.sampled_from([0, 1, 100]),
 )
 GENERATION = {
     "instructions": st.text(max_size=300),
     "output_modalities": st.sampled_from([["text"], ["audio"], ["text", "audio"], []]),
     "max_output_tokens": st.sampled_from(["inf", 1, 7, 0]),
-    "tools": st.sampled_from([[], [tool("clock")], [{}]]),
+    "tools": st.sampled_from(
+        [
+            [],
+            [tool("clock")],
+            [{}],
+            [MCP],
+            [MCP | {"require_approval": "never"}, tool("clock")],
+            [MCP | {"server_url": "https://mcp.invalid"}],
+        ]
+    ),
+    "parallel_tool_calls": st.booleans(),
+    "reasoning": st.sampled_from([None, {"effort": "high"}]),
     "tool_choice": st.sampled_from(["auto", "none", "required", {"type": "function", "name": "f"}, "x"]),
 }
 DETECTION = st.none() | st.fixed_dictionaries(
@@ -59,6 +106,7 @@ SESSIONS = st.fixed_dictionaries(
     {"type": st.just("realtime")},
     optional={
         **GENERATION,
+        "truncation": TRUNCATION,
         "audio": st.builds(
             lambda detection, transcription, voice: {
                 "input": {"turn_detection": detection, "transcription": transcription},
@@ -142,4 +190,4 @@ def check_history(events: list[dict[str, Any]]) -> None:
         if happened["type"] == "response.done":
             active.discard(response["id"])
             check_usage(response["usage"])
-            assert response["status"] in ("completed", "cancelled", "incomplete")
+            assert response["status"] in ("completed", "cancelled", "incomplete", "failed")
