@@ -147,7 +147,7 @@ def ageing(upstream: Upstream, today: date) -> Iterator[tuple[tuple[str, ...], s
     if service == "openai" and not (urlsplit(upstream.url).hostname or "").endswith(_OPENAI):
         return  # another service keeps models as long as it likes, whatever it calls them
     default = upstream.default_model
-    named = {("models", asked): model for asked, model in upstream.models.items()}
+    named: dict[tuple[str, ...], str] = {("models", asked): m for asked, m in upstream.models.items()}
     if default not in upstream.models:
         named[("default_model",)] = default
     for path, model in named.items():
