@@ -8,6 +8,7 @@ from rtpipe.api.event import HOST, Event
 from rtpipe.api.facts import Refused as RefusedFact
 from rtpipe.api.request import ConnectRequest
 from rtpipe.daemon import refusals
+from rtpipe.daemon.beta import BetaConnection, asks_for_beta
 from rtpipe.daemon.config import Listen
 from rtpipe.daemon.establish import Knock, serve
 from rtpipe.daemon.process import Process
@@ -22,6 +23,8 @@ log = logging.getLogger("rtpipe.daemon")
 
 SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
+DEPLOYMENT = "deployment"
+"""What clients of Azure's preview call the model in their query."""
 UNAUTHORIZED = 3000
 TRY_AGAIN_LATER = 1013
 FOREIGN_ORIGIN = "origin_not_allowed"
@@ -46,11 +49,12 @@ def _knock(exchange: Exchange) -> Knock:
     offered = SUBPROTOCOL if SUBPROTOCOL in request.subprotocols else None
 
     async def accept(_: Session) -> Connection:
-        return await exchange.accept(offered)
+        connection = await exchange.accept(offered)
+        return BetaConnection(connection) if asks_for_beta(request) else connection
 
     return Knock(
         connect_request(request),
-        request.param("model"),
+        request.param("model") or request.param(DEPLOYMENT),
         request.param("intent"),
         accept,
         exchange.unless_gone,

@@ -143,6 +143,14 @@ def peek_server_type(payload: bytes) -> str:
     return found if isinstance(found, str) else ""
 
 
+def with_server_type(payload: bytes, name: str) -> bytes:
+    """A server event under another type: decoded only where its type does not stand in its head."""
+    match = _SERVER_HEAD.match(payload)
+    if match is None:
+        return encode({**decode(payload), "type": name})
+    return b"%b%b%b" % (payload[: match.start(1)], name.encode(), payload[match.end(1) :])
+
+
 _SERVER_HEAD: Final = re.compile(rb'\s*\{\s*(?:"event_id"\s*:\s*"[^"\\]*"\s*,\s*)?"type"\s*:\s*"([^"\\]*)"')
 _SERVER_NAMES: Final = {name.encode(): name for name in SERVER_TYPES}
 

@@ -25,12 +25,12 @@ async def test_what_the_upstream_is_told(text):
     """The gateway's own key and the model: nothing of what came with the client."""
     headers = [
         *bearer(),
-        ("OpenAI-Beta", "realtime=v1"),
         ("OpenAI-Organization", "theirs"),
+        ("OpenAI-Safety-Identifier", "theirs"),
         ("Cookie", "a=b"),
         ("User-Agent", "app/1"),
         ("X-Forwarded-For", "1.2.3.4"),
-        ("Sec-WebSocket-Protocol", "realtime, openai-beta.realtime-v1"),
+        ("Sec-WebSocket-Protocol", "realtime, openai-organization.theirs"),
         ("Sec-WebSocket-Extensions", "permessage-deflate"),
     ]
     target = f"/v1/realtime?model={MODEL}&voice=x&safety=off&rtpipe_events=1&a=%26model%3Dy"
@@ -62,6 +62,8 @@ async def test_what_the_upstream_is_told(text):
         ("?model=another", "model=another"),
         ("?model=a%26b%3Dc%20d%0D%0A", "model=a%26b%3Dc+d%0D%0A"),
         ("?model=first&model=second", "model=first"),
+        ("?api-version=2025-04-01-preview&deployment=another", "model=another"),
+        ("?deployment=another&model=old-model", "model=new-model"),
         ("?intent=transcription", "intent=transcription"),
         (f"?model={MODEL}&intent=transcription", "intent=transcription"),
         (f"?model={MODEL}&intent=other", f"model={MODEL}"),
