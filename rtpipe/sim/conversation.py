@@ -13,10 +13,9 @@ import msgspec
 from .errors import ClientError, invalid_value
 from .ids import Ids
 from .images import Image, read_image
+from .sound import PCM, Encoding
 
 MAX_AUDIO_BYTES = 15 * 1024 * 1024  # of one event
-
-BYTES_PER_MS = 48  # PCM16 mono at 24 kHz
 
 _PARTS = {
     "system": ("input_text",),
@@ -31,13 +30,14 @@ _PLAIN_ITEMS = ("message", "function_call", "function_call_output")
 @dataclass
 class Item:
     """`wire`: the item as events carry it, without audio data. `audio`, `images`: by content index.
-    `dropped`: no longer read, because the conversation outgrew what may be
+    `encoding`: of all its audio. `dropped`: no longer read, because the conversation outgrew what may be
     read."""
 
     wire: dict[str, Any]
     audio: dict[int, bytearray] = field(default_factory=dict)
     images: dict[int, Image] = field(default_factory=dict)
     dropped: bool = False
+    encoding: Encoding = PCM
 
     @property
     def id(self) -> str:
@@ -49,7 +49,7 @@ class Item:
         return str(self.wire.get("role", self.wire["type"]))
 
     def audio_ms(self) -> int:
-        return sum(map(len, self.audio.values())) // BYTES_PER_MS
+        return sum(map(len, self.audio.values())) // self.encoding.bytes_per_ms
 
     def texts(self) -> list[str]:
         return [part["text"] for part in self.wire.get("content", ()) if "text" in part]
@@ -84,9 +84,10 @@ class Item:
         return {**self.wire, "content": content}
 
 
-def client_item(wire: dict[str, Any], ids: Ids, where: str) -> Item:
-    """An item from what a client sent; `where` is its path in the event, for errors."""
-    item = Item({key: value for key, value in wire.items() if value is not None})
+def client_item(wire: dict[str, Any], ids: Ids, where: str, encoding: Encoding = PCM) -> Item:
+    """An item from what a client sent; `where` is its path in the event, for errors. `encoding`: that of the
+    session's input, which audio in items is in too."""
+    item = Item({key: value for key, value in wire.items() if value is not None}, encoding=encoding)
     item.wire["id"] = wire.get("id") or ids.new("item")
     if wire["type"] in _PLAIN_ITEMS:
         item.wire |= {"object": "realtime.item", "status": "completed"}
@@ -209,12 +210,12 @@ class Conversation:
         if content_index not in item.audio:
             raise ClientError("invalid_value", "This content part holds no audio.", "content_index")
         pcm = item.audio[content_index]
-        length_ms = len(pcm) // BYTES_PER_MS
+        length_ms = len(pcm) // item.encoding.bytes_per_ms
         if audio_end_ms > length_ms:
             raise ClientError(
                 None,
                 f"Audio content of {length_ms}ms is already shorter than {audio_end_ms}ms",
                 "audio_end_ms",
             )
-        del pcm[audio_end_ms * BYTES_PER_MS :]
+        del pcm[audio_end_ms * item.encoding.bytes_per_ms :]
         item.wire["content"][content_index].pop("transcript", None)

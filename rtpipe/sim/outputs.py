@@ -14,6 +14,7 @@ from .answers import Approval, Call, McpCall, Step
 from .conversation import Conversation, Item
 from .ids import Ids
 from .mcp import run_tool
+from .sound import Encoding
 from .speech import CHUNK_MS, chunk, chunk_text, chunks_of
 from .state import Emit
 from .usage import text_tokens
@@ -57,8 +58,8 @@ class Flow:
             await self._stop.wait()
 
 
-def blank_item(step: Step, ids: Ids) -> Item:
-    """The item that a step fills."""
+def blank_item(step: Step, ids: Ids, encoding: Encoding) -> Item:
+    """The item that a step fills; `encoding`: of what it says."""
     if isinstance(step, str | Call):
         wire: dict[str, Any] = {
             "id": ids.new("item"),
@@ -67,7 +68,7 @@ def blank_item(step: Step, ids: Ids) -> Item:
         }
         if isinstance(step, str):
             wire |= {"type": "message", "role": "assistant", "content": []}
-            return Item(wire)
+            return Item(wire, encoding=encoding)
         called = {"name": step.name, "call_id": ids.new("call"), "arguments": ""}
         return Item(wire | {"type": "function_call"} | called)
     asked = {"server_label": step.server_label, "name": step.name}
@@ -142,8 +143,8 @@ class Output:
                 part[key] = said
                 await self.emit({"type": f"{kind}.delta", **at, "delta": words})
             if sound is not None:
-                self.item.audio[0] += chunk(sound)
-                delta = chunk_text(sound)
+                self.item.audio[0] += chunk(sound, self.item.encoding)
+                delta = chunk_text(sound, self.item.encoding)
                 await self.emit({"type": "response.output_audio.delta", **at, "delta": delta})
             await self.flow.wait(TEXT_DELTA_SECONDS if sound is None else CHUNK_MS / 1000)
         if cut_by:

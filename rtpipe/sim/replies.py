@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .answers import Answer, Settings, answer
+from .config import check_voice
 from .context import Cache, head_segment, item_segments, shortened
 from .conversation import Item, client_item
 from .errors import ClientError
@@ -56,19 +57,24 @@ class Replies:
         )
         if in_band:
             self.active = response
+            self._state.buffer.reply_begins()
         else:
             self._out_of_band[response.id] = response
-        self._state.has_spoken = self._state.has_spoken or response.speaks
+        if response.speaks and self._state.voice is None:
+            self._state.voice = request.voice
         await response.announce()
         self._state.nursery.start_soon(response.run, name=response.id)
 
     def _request(self, params: dict[str, Any], in_band: bool) -> Request:
         asked = self._state.config | {key: value for key, value in params.items() if value is not None}
-        voiced = self._state.config["audio"]["output"] | {
+        own = {
             key: value
             for key, value in ((params.get("audio") or {}).get("output") or {}).items()
             if value is not None
         }
+        if "voice" in own:
+            check_voice(own["voice"], self._state.voice, "response")
+        voiced = self._state.config["audio"]["output"] | own
         effort: str = (asked.get("reasoning") or {}).get("effort") or ""
         settings = Settings(
             asked["instructions"],
@@ -117,7 +123,7 @@ class Replies:
     def _referred(self, wire: dict[str, Any], index: int) -> Item:
         where = f"response.input[{index}]"
         if wire["type"] != "item_reference":
-            return client_item(wire, self._state.ids, where)
+            return client_item(wire, self._state.ids, where, self._state.input_encoding)
         item = self._state.conversation.find(wire["id"])
         if item is None:
             raise ClientError("invalid_value", f"Item with id '{wire['id']}' does not exist.", f"{where}.id")
@@ -126,6 +132,7 @@ class Replies:
     def _done(self, response: Response, bill: dict[str, Any]) -> dict[str, Any]:
         if response is self.active:
             self.active = None
+            self._state.buffer.reply_ends(response.audio_ms())
         else:
             del self._out_of_band[response.id]
         self._rates.spend(bill["output_tokens"])

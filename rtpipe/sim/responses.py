@@ -13,6 +13,7 @@ from .answers import Answer
 from .conversation import Conversation, Item
 from .ids import Ids
 from .outputs import Flow, Output, blank_item
+from .sound import encoding_of
 from .state import Emit
 from .usage import Tokens, item_tokens, total, usage
 
@@ -53,7 +54,7 @@ class Response:
         failure = request.answer.failure
         self._steps = [] if failure and not failure.midway else request.answer.steps
         # All ids are made here, so that responses side by side cannot change each other's.
-        self._items = [blank_item(step, self.ids) for step in self._steps]
+        self._items = [blank_item(step, self.ids, encoding_of(request.format)) for step in self._steps]
         self._output: list[Item] = []
         self._thought = 0
         most = request.max_output_tokens
@@ -62,6 +63,10 @@ class Response:
     @property
     def speaks(self) -> bool:
         return self.request.modalities == ["audio"] and any(isinstance(step, str) for step in self._steps)
+
+    def audio_ms(self) -> int:
+        """How long it takes to play what it has said so far."""
+        return sum(item.audio_ms() for item in self._output)
 
     def cancel(self, reason: str) -> None:
         """Ask it to end with status cancelled."""

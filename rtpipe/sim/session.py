@@ -12,7 +12,7 @@ import trio
 
 from . import config, wire
 from .conversation import Conversation, Item, client_item
-from .errors import ClientError
+from .errors import ClientError, invalid_value
 from .faults import Fault, FaultError, session_fault
 from .hearing import Hearing
 from .ids import Ids
@@ -76,7 +76,8 @@ async def run_session(
 def opening(ids: Ids, options: SimOptions, model: str | None, bound: dict[str, Any] | None) -> dict[str, Any]:
     """The session object a session begins with. Raises ClientError for what cannot be bound to one."""
     expires_at = int(time.time() + options.session_seconds)
-    session = config.new_session(ids.new("sess"), model or DEFAULT_MODEL, expires_at)
+    kind = bound["type"] if bound else "realtime"
+    session = config.new_session(ids.new("sess"), model or DEFAULT_MODEL, expires_at, kind)
     return config.updated(session, bound, has_spoken=False) if bound else session
 
 
@@ -117,9 +118,9 @@ class SimSession:
             "conversation.item.delete": self._item_delete,
             "conversation.item.retrieve": self._item_retrieve,
             "conversation.item.truncate": self._item_truncate,
-            "response.create": replies.create,
-            "response.cancel": replies.cancel,
         }
+        if self._state.config["type"] == "realtime":  # a session of transcription answers nothing
+            self._handlers |= {"response.create": replies.create, "response.cancel": replies.cancel}
 
     async def open(self) -> None:
         await self.emit({"type": "session.created", "session": self._state.config})
@@ -141,6 +142,8 @@ class SimSession:
         try:
             event = wire.decode(message)
             wire.check(event)
+            if event["type"] not in self._handlers:
+                raise invalid_value("type", event["type"], self._handlers)
             await self._handlers[event["type"]](event)
         except ClientError as error:
             event_id = event.get("event_id")
@@ -169,7 +172,7 @@ class SimSession:
     # --- items
 
     async def _item_create(self, event: dict[str, Any]) -> None:
-        item = client_item(event["item"], self._state.ids, "item")
+        item = client_item(event["item"], self._state.ids, "item", self._state.input_encoding)
         ordered = self._faults_in(item)
         previous = self._state.conversation.insert(item, event.get("previous_item_id"))
         placed = {"previous_item_id": previous, "item": item.view()}

@@ -1,112 +1,32 @@
-"""Hearing and speaking: the input audio buffer with its detector, and the voice."""
+"""The voice: a made-up speaker, without words but with all that detectors and ears take for speech."""
 
 from __future__ import annotations
 
-import array
 import base64
 import functools
 import math
-import operator
-import sys
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
 
-from .conversation import BYTES_PER_MS
+from .sound import PCM, PCM_RATE, Encoding
 
-FRAME_MS = 20
 CHUNK_MS = 100
-FRAME_BYTES = FRAME_MS * BYTES_PER_MS
-CHUNK_BYTES = CHUNK_MS * BYTES_PER_MS
-MIN_COMMIT_MS = 100
 CHARS_PER_SECOND = 15  # an unhurried speaker
 
-# turn_detection.threshold (0..1) times this is the least root mean square of 16-bit samples that is speech:
-# 0.5 is 500, about -36 dBFS.
-RMS_SCALE = 1000
-# semantic_vad decides by meaning; a simulated model has none, so eagerness is only a patience.
-EAGERNESS_SILENCE_MS = {"low": 1000, "medium": 500, "auto": 500, "high": 250}
-
-_LOOP_CHUNKS = 20
-
-
-class Detected(NamedTuple):
-    """`at_ms`: milliseconds of audio since the session began. For "started" it includes the prefix padding,
-    for "stopped" the silence waited for: where the audio of the item begins and ends."""
-
-    what: Literal["started", "stopped"]
-    at_ms: int
-
-
-def rms(pcm: bytes) -> float:
-    samples = array.array("h", pcm)
-    if sys.byteorder == "big":
-        samples.byteswap()
-    return math.sqrt(sum(map(operator.mul, samples, samples)) / len(samples))
-
-
-class InputAudioBuffer:
-    """PCM16 mono 24 kHz that waits to be committed. All times are audio time, however fast it arrives."""
-
-    def __init__(self) -> None:
-        self._pcm = bytearray()
-        self._rest = b""  # less than a frame, not yet judged
-        self._written = 0
-        self._speaking = False
-        self._silence_ms = 0
-
-    def append(self, audio: bytes, detection: dict[str, Any] | None) -> Iterator[Detected]:
-        """Write audio, yielding what is detected at the moment it is: the buffer then ends exactly there.
-        Without detection everything is kept; with it, silence before speech is kept only as padding."""
-        data, self._rest = self._rest + audio, b""
-        if detection is None:
-            self._write(data)
-            return
-        threshold = detection.get("threshold", 0.5) * RMS_SCALE
-        padding = detection.get("prefix_padding_ms", 300) * BYTES_PER_MS
-        patience_ms = detection.get("silence_duration_ms") or EAGERNESS_SILENCE_MS.get(
-            detection.get("eagerness", ""), 0
-        )
-        whole = len(data) - len(data) % FRAME_BYTES
-        for start in range(0, whole, FRAME_BYTES):
-            frame = data[start : start + FRAME_BYTES]
-            self._write(frame)
-            if rms(frame) >= max(threshold, 1):  # digital silence is silence at any threshold
-                self._silence_ms = 0
-                if not self._speaking:
-                    self._speaking = True
-                    self._keep(padding + FRAME_BYTES)
-                    yield Detected("started", (self._written - len(self._pcm)) // BYTES_PER_MS)
-            elif self._speaking:
-                self._silence_ms += FRAME_MS
-                if self._silence_ms >= patience_ms:
-                    self._speaking = False
-                    yield Detected("stopped", self._written // BYTES_PER_MS)
-            else:
-                self._keep(padding)
-        self._rest = data[whole:]
-
-    def take(self) -> bytearray:
-        """What was written since the last time, for the item that is made of it."""
-        self._write(self._rest)
-        pcm = self._pcm.copy()
-        self.clear()
-        return pcm
-
-    def clear(self) -> None:
-        self._pcm.clear()
-        self._rest = b""
-        self._speaking = False
-
-    @property
-    def held_ms(self) -> int:
-        return (len(self._pcm) + len(self._rest)) // BYTES_PER_MS
-
-    def _write(self, data: bytes) -> None:
-        self._pcm += data
-        self._written += len(data)
-
-    def _keep(self, size: int) -> None:
-        del self._pcm[: max(0, len(self._pcm) - size)]
+_PEAK = 16_000
+_PULSE_SAMPLES = PCM_RATE * 12 // 1000  # what rings longer is inaudible
+# Frequency and bandwidth of three formants in Hz (after Peterson and Barney, 1952).
+_VOWELS = {
+    "a": ((730, 90), (1090, 110), (2440, 160)),
+    "e": ((530, 70), (1840, 100), (2480, 150)),
+    "i": ((270, 60), (2290, 100), (3010, 150)),
+    "o": ((570, 80), (840, 90), (2410, 150)),
+    "u": ((300, 60), (870, 90), (2240, 150)),
+}
+_LOUDNESS_OF_FORMANTS = (1.0, 0.5, 0.25)
+# Two phrases, each followed by a pause that is shorter than what detectors take for the end of a turn.
+_PHRASES = ("aieoa", "eauiaeo")
+_CONSONANT_MS, _VOWEL_MS, _PAUSE_MS = 50, 150, 200
+_LOOP_CHUNKS = (sum(map(len, _PHRASES)) * (_CONSONANT_MS + _VOWEL_MS) + len(_PHRASES) * _PAUSE_MS) // CHUNK_MS
+_HIGHEST_HZ, _LOWEST_HZ = 150, 95  # the melody falls through a phrase
 
 
 def chunks_of(text: str, speed: float) -> int:
@@ -114,31 +34,68 @@ def chunks_of(text: str, speed: float) -> int:
     return max(3, math.ceil(len(text) / CHARS_PER_SECOND / speed * 1000 / CHUNK_MS))
 
 
-def chunk(index: int) -> bytes:
-    return _voice()[index % _LOOP_CHUNKS]
+def chunk(index: int, encoding: Encoding = PCM) -> bytes:
+    return _loop(encoding)[index % _LOOP_CHUNKS]
 
 
-@functools.cache
-def chunk_base64(index_in_loop: int) -> str:
-    return base64.b64encode(_voice()[index_in_loop]).decode()
-
-
-def chunk_text(index: int) -> str:
+def chunk_text(index: int, encoding: Encoding = PCM) -> str:
     """A chunk as a delta carries it."""
-    return chunk_base64(index % _LOOP_CHUNKS)
+    return _chunk_base64(index % _LOOP_CHUNKS, encoding)
 
 
 @functools.cache
-def _voice() -> tuple[bytes, ...]:
-    """Two seconds of a voice-like tone that loop without a click: 120 Hz and its harmonics, with the rise and
-    fall of about four syllables a second, at a level any voice detector takes for speech."""
-    total = _LOOP_CHUNKS * CHUNK_BYTES // 2
-    samples = array.array("h")
-    for n in range(total):
-        turn = 2 * math.pi * n / 24000
-        tone = sum(math.sin(turn * 120 * k + 0.3 * math.sin(turn * 5)) / k for k in (1, 2, 3, 5, 8))
-        samples.append(int(4000 * (0.6 - 0.4 * math.cos(turn * 4)) * tone))
-    if sys.byteorder == "big":
-        samples.byteswap()
-    pcm = samples.tobytes()
-    return tuple(pcm[at : at + CHUNK_BYTES] for at in range(0, len(pcm), CHUNK_BYTES))
+def _chunk_base64(index_in_loop: int, encoding: Encoding) -> str:
+    return base64.b64encode(_loop(encoding)[index_in_loop]).decode()
+
+
+@functools.cache
+def _loop(encoding: Encoding) -> tuple[bytes, ...]:
+    """What is said over and over, made once for a process: so speaking costs no more than sending."""
+    audio = encoding.encode(_voice())
+    size = CHUNK_MS * encoding.bytes_per_ms
+    return tuple(audio[at : at + size] for at in range(0, len(audio), size))
+
+
+@functools.cache
+def _voice() -> tuple[int, ...]:
+    """A hiss and a vowel for each syllable; in a vowel each pulse of the throat makes the formants ring."""
+    samples = [0.0] * (_LOOP_CHUNKS * CHUNK_MS * PCM_RATE // 1000 + _PULSE_SAMPLES)
+    at = 0
+    noise = 1
+    for phrase in _PHRASES:
+        for count, vowel in enumerate(phrase):
+            for n in range(at, at + _CONSONANT_MS * PCM_RATE // 1000):
+                noise = (noise * 1_103_515_245 + 12_345) % 2**31
+                samples[n] += 0.3 * (noise / 2**30 - 1)
+            at += _CONSONANT_MS * PCM_RATE // 1000
+            hz = _HIGHEST_HZ + (_LOWEST_HZ - _HIGHEST_HZ) * count / len(phrase)
+            _sing(samples, at, _pulse(vowel), hz)
+            at += _VOWEL_MS * PCM_RATE // 1000
+        at += _PAUSE_MS * PCM_RATE // 1000
+    del samples[-_PULSE_SAMPLES:]
+    loudest = max(map(abs, samples))
+    return tuple(int(_PEAK * sample / loudest) for sample in samples)
+
+
+def _sing(samples: list[float], start: int, pulse: list[float], hz: float) -> None:
+    length = _VOWEL_MS * PCM_RATE // 1000
+    n = 0.0
+    while n < length:
+        strength = math.sin(math.pi * (n + 1) / length) ** 0.5  # swells and fades
+        wobble = 1 + 0.02 * math.sin(2 * math.pi * 5 * n / PCM_RATE)  # no throat is a clock
+        for offset, value in enumerate(pulse, start + int(n)):
+            samples[offset] += strength * value
+        n += PCM_RATE / (hz * wobble)
+
+
+@functools.cache
+def _pulse(vowel: str) -> list[float]:
+    return [
+        sum(
+            loudness
+            * math.exp(-math.pi * bandwidth * n / PCM_RATE)
+            * math.sin(2 * math.pi * frequency * n / PCM_RATE)
+            for loudness, (frequency, bandwidth) in zip(_LOUDNESS_OF_FORMANTS, _VOWELS[vowel], strict=True)
+        )
+        for n in range(_PULSE_SAMPLES)
+    ]

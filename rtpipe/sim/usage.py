@@ -70,17 +70,3 @@ def usage(read: Tokens, from_cache: Tokens, written: Tokens) -> dict[str, Any]:
 
 def _named(tokens: Tokens) -> dict[str, int]:
     return {"text_tokens": tokens.text, "audio_tokens": tokens.audio, "image_tokens": tokens.image}
-
-
-def transcription_usage(model: str, audio_ms: int, transcript: str) -> dict[str, Any]:
-    """Transcription is billed by its own model: whisper-1 by the second, the others by tokens."""
-    if model == "whisper-1":
-        return {"type": "duration", "seconds": audio_ms / 1000}
-    heard, written = math.ceil(audio_ms / _USER_MS_PER_TOKEN), text_tokens(transcript)
-    return {
-        "type": "tokens",
-        "total_tokens": heard + written,
-        "input_tokens": heard,
-        "output_tokens": written,
-        "input_token_details": {"text_tokens": 0, "audio_tokens": heard},
-    }

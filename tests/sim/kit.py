@@ -19,6 +19,7 @@ from openai.types.realtime import (
     RealtimeServerEvent,
     RealtimeSessionCreateRequest,
     RealtimeSessionCreateResponse,
+    RealtimeTranscriptionSessionCreateResponse,
 )
 
 from rtpipe.sim import DEFAULT_MODEL, SimOptions, run_session
@@ -41,7 +42,9 @@ EVENT_CLASSES: dict[str, type[pydantic.BaseModel]] = {
 def check_event(event: dict[str, Any]) -> None:
     """Refuse an event with a field the SDK does not know, without one it requires, or with a wrong type."""
     cls = EVENT_CLASSES[event["type"]]
-    if "session" in event:
+    if event.get("session", {}).get("type") == "transcription":
+        problems = _problems(event["session"], RealtimeTranscriptionSessionCreateResponse, "session")
+    elif "session" in event:
         # The SDK types the session of events as the request, which lacks what the service adds to it (id,
         # object, expires_at); the response type has those, and lacks a newer request field.
         only_asked = set(RealtimeSessionCreateRequest.model_fields) - set(
@@ -172,10 +175,14 @@ class Client:
 
 @asynccontextmanager
 async def connected(
-    *, model: str = DEFAULT_MODEL, buffer: float = math.inf, **options: Any
+    *,
+    model: str = DEFAULT_MODEL,
+    bound: dict[str, Any] | None = None,
+    buffer: float = math.inf,
+    **options: Any,
 ) -> AsyncIterator[Client]:
     """A client whose session.created has been read. Nothing waits, unless a pace is given. `buffer`: how many
-    events the model may send before they are read."""
+    events the model may send before they are read. `bound`: what the session begins with."""
     to_sim, from_client = trio.open_memory_channel[str](0)
     to_client, from_sim = trio.open_memory_channel[str](buffer)
     async with trio.open_nursery() as nursery:
@@ -192,7 +199,7 @@ async def connected(
 
         async def session() -> None:
             async with from_client, to_client:
-                await run_session(from_client.receive, send, chosen, model=model)
+                await run_session(from_client.receive, send, chosen, model=model, bound=bound)
 
         nursery.start_soon(session)
         client = Client(to_sim, from_sim)

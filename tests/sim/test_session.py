@@ -142,11 +142,44 @@ async def test_all_other_fields_are_accepted_and_echoed(autojump_clock: Any) -> 
             "session.output_modalities",
         ),
         ({"type": "realtime", "instructions": 5}, "invalid_value", "session.instructions"),
-        ({"type": "transcription"}, "invalid_value", "session.type"),
+        ({"type": "translation"}, "invalid_value", "session.type"),
         (
-            {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcmu"}}}},
+            {"type": "realtime", "audio": {"input": {"format": {"type": "audio/opus"}}}},
             "invalid_value",
             "session.audio.input.format.type",
+        ),
+        (
+            {"type": "realtime", "audio": {"input": {"format": {"type": "audio/pcm", "rate": 16000}}}},
+            "invalid_value",
+            "session.audio.input.format.rate",
+        ),
+        (
+            {"type": "realtime", "audio": {"input": {"transcription": {"model": "parakeet"}}}},
+            "invalid_value",
+            "session.audio.input.transcription.model",
+        ),
+        (
+            {"type": "realtime", "audio": {"output": {"voice": "nobody"}}},
+            "invalid_value",
+            "session.audio.output.voice",
+        ),
+        (
+            {"type": "realtime", "audio": {"output": {"speed": 2}}},
+            "invalid_value",
+            "session.audio.output.speed",
+        ),
+        (
+            {"type": "realtime", "tools": [{"type": "mcp", "server_label": "s"}]},
+            "missing_required_parameter",
+            "session.tools[0].server_url",
+        ),
+        (
+            {
+                "type": "realtime",
+                "tools": [{"type": "mcp", "server_label": "s", "server_url": "x", "require_approval": "no"}],
+            },
+            "invalid_value",
+            "session.tools[0].require_approval",
         ),
         ("x", "invalid_value", "session"),
     ],
