@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
 import trio
 import trio.testing
 from hypothesis import given, settings
@@ -166,9 +167,7 @@ def test_nothing_a_client_sends_breaks_a_session(steps: list[tuple[dict[str, Any
     async def run() -> list[dict[str, Any]]:
         async with connected(pace=1.0) as client:
             for sent, seconds in steps:
-                kind = sent.pop("type", None)
-                await client.send(kind, **sent)
-                sent["type"] = kind
+                await client.send_text(msgspec.json.encode(sent).decode())
                 await trio.sleep(seconds)
             await client.send("probe", event_id="the end")
             while (await client.receive()).get("error", {}).get("event_id") != "the end":
