@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             trio.run(_until_terminated, serving)
         except* OSError as group:
-            exc = next(iter(group.exceptions))
-            reason = getattr(exc, "strerror", None) or exc
+            failed = next(iter(group.exceptions))
+            reason = getattr(failed, "strerror", None) or failed
             raise ConfigError(f"cannot listen at {args.host} port {args.port}: {reason}") from None
     return 0
 

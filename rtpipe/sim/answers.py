@@ -11,6 +11,7 @@ import msgspec
 
 from .conversation import Item
 from .failures import FAILURES, Failure
+from .faults import Fault
 from .mcp import McpTool, mcp_tools
 
 _CALL = re.compile(r"\bcall(!?)\s+([A-Za-z0-9_-]+)\s*")
@@ -47,10 +48,13 @@ Step = str | Call | McpCall | Approval  # a str is said
 
 
 class Answer(NamedTuple):
-    """One output item for each step, in this order; then, or in the midst of them, `failure`."""
+    """One output item for each step, in this order; then, or in the midst of them, `failure`. `pauses_s`:
+    before each step, if there are any. `fault`: ordered when the response begins."""
 
     steps: list[Step]
     failure: Failure | None = None
+    pauses_s: Sequence[float] = ()
+    fault: Fault | None = None
 
 
 class Settings(NamedTuple):

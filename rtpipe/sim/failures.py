@@ -15,16 +15,17 @@ class Failure(NamedTuple):
 
     @property
     def status(self) -> str:
-        return "incomplete" if self.code == CONTENT_FILTER else "failed"
+        return "incomplete" if self.code in (CONTENT_FILTER, MAX_OUTPUT_TOKENS) else "failed"
 
     def details(self) -> dict[str, Any]:
         if self.status == "incomplete":
-            return {"type": "incomplete", "reason": CONTENT_FILTER}
+            return {"type": "incomplete", "reason": self.code}
         error = {"type": self.type, "code": self.code, "message": self.message}
         return {"type": "failed", "error": error}
 
 
 CONTENT_FILTER = "content_filter"
+MAX_OUTPUT_TOKENS = "max_output_tokens"
 
 # Provoked by the words `fail CODE`.
 FAILURES = {

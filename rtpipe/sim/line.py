@@ -96,6 +96,7 @@ class WebSocketLine:
     def __init__(self, socket: trio_websocket.WebSocketConnection, wire: Wire) -> None:
         self._socket = socket
         self._wire = wire
+        self._closed: trio.Event | None = None
 
     async def receive(self) -> str | bytes | None:
         try:
@@ -116,8 +117,16 @@ class WebSocketLine:
         await self._wire.send_all(frame)
 
     async def close(self, code: int, reason: str) -> None:
-        with trio.move_on_after(CLOSE_SECONDS):
-            await self._socket.aclose(code, reason)
+        if self._closed is not None:
+            # Whoever closed it needs the connection for the peer's answer, which is waited for in there.
+            await self._closed.wait()
+            return
+        self._closed = trio.Event()
+        try:
+            with trio.move_on_after(CLOSE_SECONDS):
+                await self._socket.aclose(code, reason)
+        finally:
+            self._closed.set()
 
     async def drop(self, *, reset: bool) -> None:
         await self._wire.drop(reset=reset)

@@ -13,6 +13,7 @@ from .mcp import Mcp
 from .models import check_generation, model_named
 from .rates import RateLimits
 from .responses import Request, Response
+from .scripted import scripted
 from .state import State
 from .usage import Tokens, total
 
@@ -27,6 +28,7 @@ class Replies:
         self._state = state
         self.active: Response | None = None
         self._out_of_band: dict[str, Response] = {}
+        self._asked = 0  # responses so far, for a script
         self._cache = Cache()
         self._rates = RateLimits(state.options.requests_per_minute, state.options.tokens_per_minute)
         self.mcp = Mcp(state)
@@ -62,6 +64,8 @@ class Replies:
             self._out_of_band[response.id] = response
         if response.speaks and self._state.voice is None:
             self._state.voice = request.voice
+        if request.answer.fault and self._state.order:
+            await self._state.order(request.answer.fault)
         await response.announce()
         self._state.nursery.start_soon(response.run, name=response.id)
 
@@ -102,18 +106,25 @@ class Replies:
         items = self._input(params)
         most_input = model_named(self._state.config["model"]).most_input
         head = head_segment(settings.instructions, settings.tools)
-        kept = shortened(head, items, self._state.config["truncation"], most_input)
+        # Azure takes and echoes other values, and does nothing with them.
+        truncation = "auto" if self._state.options.azure else self._state.config["truncation"]
+        kept = shortened(head, items, truncation, most_input)
         if params.get("input") is None:
             for item in items[: len(items) - len(kept)]:
                 item.dropped = True
         segments = [head, *item_segments(kept)]
         read = total(segment.tokens for segment in segments)
-        answered = answer(kept, settings)
+        answered = self._scripted(kept) or answer(kept, settings)
         if refusal := self._rates.take(sum(read)):
             answered = Answer(answered.steps, refusal)
         if answered.failure and not answered.failure.midway:
             return answered, read, Tokens()
         return answered, read, self._cache.read(segments)
+
+    def _scripted(self, context: list[Item]) -> Answer | None:
+        self._asked += 1
+        scenario = self._state.options.scenario
+        return scripted(scenario, self._asked, context) if scenario else None
 
     def _input(self, params: dict[str, Any]) -> list[Item]:
         if params.get("input") is None:

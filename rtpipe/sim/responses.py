@@ -84,6 +84,8 @@ class Response:
         for index, (step, item) in enumerate(zip(self._steps, self._items, strict=True)):
             if self._flow.stopped_by:
                 break
+            if request.answer.pauses_s:
+                await self._flow.wait(request.answer.pauses_s[index])
             self._output.append(item)
             where = {"response_id": self.id, "output_index": index}
             output = Output(item, where, request.conversation, self.emit, self._flow)

@@ -158,7 +158,9 @@ class SimSession:
                     await self._write(event | {"type": "conversation.item.created"})
 
     async def _write(self, event: dict[str, Any]) -> None:
-        stamped = {"type": event["type"], "event_id": self._state.ids.new("event")} | event
+        nameless = self._state.options.azure and event["type"] == "error"
+        event_id = None if nameless else self._state.ids.new("event")
+        stamped = {"type": event["type"], "event_id": event_id} | event
         await self._send(msgspec.json.encode(stamped).decode())
 
     async def _session_update(self, event: dict[str, Any]) -> None:
