@@ -1,5 +1,6 @@
-"""Every error that the official documentation and recorded sessions know, and that a client can provoke within
-a session. (Those of a handshake are in test_server.py and beside it: they need a socket.)"""
+"""Every error that the documentation and recorded sessions know, and that a client can provoke in a session.
+
+(Those of a handshake are in test_server.py and beside it: they need a socket.)"""
 
 from __future__ import annotations
 
@@ -34,6 +35,11 @@ async def other_voice(client: Client) -> dict[str, Any]:
     await client.say("hello")
     session = {"type": "realtime", "tools": [], "audio": {"output": {"voice": "ash"}}}
     return await client.refused("session.update", session=session)
+
+
+async def other_voice_for_once(client: Client) -> dict[str, Any]:
+    await client.say("hello")
+    return await client.refused("response.create", response={"audio": {"output": {"voice": "ash"}}})
 
 
 async def same_item_twice(client: Client) -> dict[str, Any]:
@@ -98,6 +104,7 @@ PROVOKED: list[tuple[str | None, str | None, Provoke]] = [
         sends("session.update", session={"type": "realtime", "output_modalities": ["text", "audio"]}),
     ),
     ("cannot_update_voice", "session.audio.output.voice", other_voice),
+    ("cannot_update_voice", "response.audio.output.voice", other_voice_for_once),
     ("input_audio_buffer_commit_empty", None, sends("input_audio_buffer.commit")),
     ("item_create_duplicate_item_id", "item.id", same_item_twice),
     (
