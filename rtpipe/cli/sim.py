@@ -48,6 +48,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="end sessions after so long (default: %(default)s, as OpenAI does)",
     )
+    parser.add_argument(
+        "--requests-per-minute", type=int, metavar="N", help="responses beyond it fail (default: no limit)"
+    )
+    parser.add_argument(
+        "--tokens-per-minute", type=int, metavar="N", help="responses beyond it fail (default: no limit)"
+    )
+    parser.add_argument(
+        "--legacy-events",
+        action="store_true",
+        help="also send conversation.created and conversation.item.created",
+    )
     parser.add_argument("--azure", action="store_true", help="deviate from OpenAI where Azure is known to")
     parser.add_argument("--scenario", type=Path, metavar="FILE", help="a TOML file that says what it does")
     parser.add_argument(
@@ -73,6 +84,9 @@ def run(args: argparse.Namespace) -> int:
             options = SimOptions(
                 pace=args.pace,
                 seed=args.seed,
+                requests_per_minute=args.requests_per_minute,
+                tokens_per_minute=args.tokens_per_minute,
+                legacy_events=args.legacy_events,
                 api_keys=keys,
                 session_seconds=args.session_seconds,
                 azure=args.azure,
