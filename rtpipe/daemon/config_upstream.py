@@ -33,8 +33,8 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         str,
         Meta(
             description="Its WebSocket address without a query. A path that does not end in `/realtime` gets "
-            "it added; no path means `/v1/realtime`, with kind `azure` `/openai/v1/realtime`. Kind `openai` "
-            "needs `wss://`, but to this machine itself; kind `azure` needs it always.",
+            "it added; no path means `/v1/realtime`, with kind `azure` `/openai/v1/realtime`. `ws://` only "
+            "to this machine itself, and with kind `sim`.",
             examples=["wss://api.openai.com/v1"],
         ),
     ]

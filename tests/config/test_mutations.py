@@ -12,8 +12,9 @@ from rtpipe.daemon.config_load import load
 HOSTS, RULE, PLUGINS = (
     (Path(__file__).parents[2] / "config/rtpipe.toml").read_text("utf-8").partition("\n# ---- ")
 )
-# With the host's commented options too, so that every one of them is spoilt now and then.
-SAMPLE = (re.sub(r"(?m)^# ([a-z_]+ = .*)$", r"\1", HOSTS) + RULE + PLUGINS).encode()
+# With the host's commented options too, so that every one of them is spoilt now and then; `token` is an
+# upstream's of another kind.
+SAMPLE = (re.sub(r"(?m)^# ((?!token)[a-z_]+ = .*)$", r"\1", HOSTS) + RULE + PLUGINS).encode()
 
 PIECES = [
     *(

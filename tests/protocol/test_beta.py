@@ -20,7 +20,7 @@ BETA_TYPES = {
 
 # --- session objects ----------------------------------------------------------------------------------------
 
-words = st.text(max_size=5)
+words = st.text('aé"\\', max_size=5)
 formats = st.sampled_from(
     [
         {"type": "audio/pcm", "rate": 24000},
