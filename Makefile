@@ -9,7 +9,7 @@ PLUGINS := $(sort $(wildcard plugins/rtpipe-*))
 help:
 	@echo "make demo      run the daemon with a simulated model and one conversation through it"
 	@echo "make test      every check there is: lint, types, layers, tests, freshness of generated files"
-	@echo "make clients   OpenAI's clients, a browser, socat and the Autobahn suite against the daemon; installs them"
+	@echo "make clients   OpenAI's clients, LiveKit, Pipecat, a browser, socat and Autobahn against the daemon; installs them"
 	@echo "make bench     CPU per relayed event, beside other relays (benchmarks/README.md)"
 	@echo "make generate  rewrite the generated parts of config/ and the documentation"
 	@echo "make wheels    build host and plugins, and install them into an empty environment"

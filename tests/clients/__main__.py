@@ -6,14 +6,16 @@ Installs what is missing, prints one table, and exits with 1 if a turn failed or
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 
 import trio
 
+from tests.clients import install
 from tests.clients.browser import Site, browser
 from tests.clients.install import NotInstalled
-from tests.clients.openai_node import openai_node
-from tests.clients.openai_python import openai_python
+from tests.clients.node_clients import agents_realtime, openai_node
+from tests.clients.python_clients import livekit, openai_agents, openai_beta, openai_python, pipecat
 from tests.clients.rows import Row, table
 from tests.clients.scene import Scene, scene
 from tests.clients.socat import socat
@@ -25,10 +27,16 @@ Client = Callable[[Scene], Awaitable[list[Row]]]
 
 
 async def _run() -> list[Row]:
+    await _install()
     site = Site()
     clients: dict[str, Client] = {
-        "openai-node": openai_node,
         "openai-python": openai_python,
+        "openai-python (beta)": openai_beta,
+        "openai-node": openai_node,
+        "openai-agents": openai_agents,
+        "@openai/agents-realtime": agents_realtime,
+        "livekit-plugins-openai": livekit,
+        "pipecat-ai": pipecat,
         "Chromium": partial(browser, site),
         "socat": socat,
     }
@@ -40,6 +48,22 @@ async def _run() -> list[Row]:
             except NotInstalled as missing:
                 rows.append(Row(name, "-", "-", failed={"all": str(missing)}))
     return rows
+
+
+async def _install() -> None:
+    """What is missing, at once for all. What cannot be installed is said by the client that needs it."""
+    begun = trio.current_time()
+
+    async def one(function: Callable[..., object], *args: object) -> None:
+        with suppress(NotInstalled):
+            await trio.to_thread.run_sync(function, *args)
+
+    async with trio.open_nursery() as nursery:
+        for name in install.environments():
+            nursery.start_soon(one, install.python, name)
+        nursery.start_soon(one, install.node)
+        nursery.start_soon(one, install.debian, "chromium", "socat")
+    sys.stdout.write(f"installed in {trio.current_time() - begun:.0f} s\n")
 
 
 def _autobahn() -> int:

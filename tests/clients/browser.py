@@ -8,7 +8,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,10 +15,12 @@ import trio
 
 from tests.clients import install
 from tests.clients.rows import Row
-from tests.clients.scene import Scene, material
+from tests.clients.runs import TURNS as COMMON
+from tests.clients.runs import Turn, compared
+from tests.clients.scene import Place, Scene, material
 
 HERE = Path(__file__).parent
-TURNS = ("text", "audio", "image", "tool", "error", "close", "wrong key")
+TURNS = (*COMMON, Turn("wrong key", reaches_model=False))
 FOREIGN_TURNS = ("foreign origin", "foreign origin without a key")
 OPTIONS = [
     "--headless",
@@ -82,17 +83,20 @@ class Site:
 
 
 async def browser(site: Site, scene: Scene) -> list[Row]:
-    """Open the page twice: from where it may connect, and from where it may not."""
-    install.debian("chromium")
+    """Open the page from where it may connect, at both places, and from where it may not."""
+    await trio.to_thread.run_sync(install.debian, "chromium")
     row = Row("Chromium", install.version_of("chromium", "--version"), "TCP")
-    page = (HERE / "page.html").read_text("utf-8")
-    page = page.replace('"{material}"', material()).replace('"{snippet}";', scene.snippet("browser"))
-    site.files["/"] = ("text/html", page)
+
+    async def run(place: Place, origin: str = site.origin) -> str:
+        page = (HERE / "page.html").read_text("utf-8")
+        page = page.replace('"{material}"', material()).replace('"{snippet}";', place.snippet("browser"))
+        site.files["/"] = ("text/html", page)
+        return await trio.to_thread.run_sync(_report, site, f"{origin}/")
+
     site.files["/turns.mjs"] = ("text/javascript", (HERE / "turns.mjs").read_text("utf-8"))
     with site.served():
-        for url, turns in ((site.origin, TURNS), (f"http://localhost:{site.port}", FOREIGN_TURNS)):
-            open_page = partial(_report, site, f"{url}/")
-            row.read(await trio.to_thread.run_sync(open_page), turns)
+        await compared(row, scene, TURNS, run)
+        row.read(await run(scene.gateway, f"http://localhost:{site.port}"), FOREIGN_TURNS)
     return [row]
 
 

@@ -1,13 +1,17 @@
-"""Installs the clients: npm packages beside their list, Debian packages where they are missing."""
+"""Installs the clients, each as its list pins it: Python environments, npm packages, Debian packages."""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
+import venv
 from pathlib import Path
 from typing import Final
 
 NODE: Final = Path(__file__).parent / "node"
+PYTHON: Final = Path(__file__).parent / "python"
+_ENVIRONMENTS: Final = Path(__file__).parents[2] / ".venv/clients"
 _INSTALLED: Final = NODE / "node_modules/.package-lock.json"
 _LIMIT_S: Final = 300
 
@@ -38,6 +42,30 @@ def node() -> Path:
         _run("npm", "ci", "--no-audit", "--no-fund", cwd=NODE)
         _INSTALLED.touch()
     return NODE / "node_modules/.bin/node"
+
+
+def python(name: str) -> Path:
+    """The Python of the environment that python/NAME.txt lists in full. Raises NotInstalled."""
+    wanted = PYTHON / f"{name}.txt"
+    home = _ENVIRONMENTS / name
+    installed = home / "installed.txt"
+    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+        venv.create(home, clear=True, symlinks=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(home / "bin/python"), "install", "--quiet"]
+        _run(*pip, "--no-deps", "--only-binary", ":all:", "--requirement", str(wanted))
+        shutil.copyfile(wanted, installed)
+    return home / "bin/python"
+
+
+def environments() -> list[str]:
+    """Names of the lists of Python clients."""
+    return sorted(path.stem for path in PYTHON.glob("*.txt"))
+
+
+def pinned(name: str, package: str) -> str:
+    """The version of a package in python/NAME.txt."""
+    pins = dict(line.split("==") for line in (PYTHON / f"{name}.txt").read_text().split() if "==" in line)
+    return str(pins[package])
 
 
 def npm_version(package: str) -> str:

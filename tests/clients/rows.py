@@ -30,6 +30,12 @@ class Row:
             if turn not in self.ok and turn not in self.failed:
                 self.failed[turn] = otherwise
 
+    def fail(self, turn: str, why: str) -> None:
+        """Whatever it said itself."""
+        if turn in self.ok:
+            self.ok.remove(turn)
+        self.failed[turn] = why
+
 
 def table(rows: list[Row]) -> str:
     """The rows with aligned columns, and below them why what failed did."""

@@ -1,7 +1,8 @@
-"""The daemon that the clients talk to: three listeners, a key, the simulated model."""
+"""What the clients talk to: the simulated model, and a daemon in front of the same."""
 
 import base64
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -11,16 +12,19 @@ from pathlib import Path
 
 import trio
 
-from tests.daemon.kit import KEY, config, running
+from tests.clients.recorder import Recorder, listening
+from tests.daemon.kit import KEY, MODEL, UPSTREAM_KEY, config, running
 from tests.docs.pages import block
-from tests.sim.kit import png, tone
+from tests.sim.kit import png, silence, tone
+
+PACE = "20"
+"""How much faster than in real time the model speaks: a turn is short, and still long enough to interrupt."""
 
 
-@dataclass
-class Scene:
-    """Where everything is."""
+@dataclass(frozen=True)
+class Place:
+    """Where a client connects, in every way there is."""
 
-    folder: Path
     tcp: str
     """``127.0.0.1:port``"""
     tls: str
@@ -35,40 +39,86 @@ class Scene:
             ("127.0.0.1:8787", self.tcp),
             ("localhost:8443", self.tls),
             ("/run/rtpipe/rtpipe.sock", str(self.unix)),
-            ("…", KEY),
+            ('"…"', f'"{KEY}"'),
         ):
             text = text.replace(written, ours)
         return text
 
 
+@dataclass(frozen=True)
+class Scene:
+    """The same model at two places, and a recorder before it."""
+
+    model: Place
+    gateway: Place
+    recorder: Recorder
+
+
 @asynccontextmanager
 async def scene(origin: str) -> AsyncIterator[Scene]:
-    """A daemon process, which must end well."""
+    """A model and a daemon, each a process of its own; the daemon must end well."""
     with tempfile.TemporaryDirectory(prefix="rtpipe-clients-") as name:
         folder = Path(name)
+        tls = folder / "tls"
         await trio.run_process(
-            [sys.executable, "-m", "rtpipe.cli.main", "dev-cert", str(folder / "tls")], capture_stdout=True
+            [sys.executable, "-m", "rtpipe.cli.main", "dev-cert", str(tls)], capture_stdout=True
         )
-        file = folder / "rtpipe.toml"
-        file.write_text(_config(folder, origin))
-        async with running(file, "--sim", "--sim-pace", "0") as process:
-            tcp, tls = (part.split("/")[2] for part in process.out.split() if part.startswith("ws"))
-            yield Scene(
-                folder=folder,
-                tcp=tcp,
-                tls=f"localhost:{tls.rpartition(':')[2]}",
-                unix=folder / "rtpipe.sock",
-                authority=folder / "tls/ca.pem",
-            )
+        async with _model(folder) as model:
+            recorder = Recorder(model)
+            local = folder / "model.sock"
+            async with listening(recorder, local, tls / "server.pem", tls / "server-key.pem") as (
+                plain,
+                secured,
+            ):
+                file = folder / "rtpipe.toml"
+                file.write_text(_config(folder, origin, plain))
+                async with running(file) as daemon:
+                    tcp, safe = (part.split("/")[2] for part in daemon.out.split() if part.startswith("ws"))
+                    yield Scene(
+                        model=Place(f"127.0.0.1:{plain}", f"localhost:{secured}", local, tls / "ca.pem"),
+                        gateway=Place(
+                            tcp,
+                            f"localhost:{safe.rpartition(':')[2]}",
+                            folder / "rtpipe.sock",
+                            tls / "ca.pem",
+                        ),
+                        recorder=recorder,
+                    )
 
 
 def material() -> str:
-    """What the turns in JavaScript are made of, as JSON."""
-    audio = base64.b64encode(tone(500)).decode()
-    return json.dumps({"key": KEY, "audio": audio, "image": png(640, 480)})
+    """What the turns are made of, as JSON."""
+    spoken = silence(400) + tone(600) + silence(800)
+    return json.dumps(
+        {
+            "key": KEY,
+            "model": MODEL,
+            "audio": base64.b64encode(tone(500)).decode(),
+            "speech": base64.b64encode(spoken).decode(),
+            "image": png(640, 480),
+        }
+    )
 
 
-def _config(folder: Path, origin: str) -> str:
+@asynccontextmanager
+async def _model(folder: Path) -> AsyncIterator[tuple[str, int]]:
+    """``rtpipe sim``, which knows the client's key and the gateway's."""
+    keys = folder / "keys"
+    keys.write_text(f"{KEY}\n{UPSTREAM_KEY}\n")
+    command = [sys.executable, "-m", "rtpipe.cli.main", "sim", "--port", "0", "--pace", PACE, "--seed", "1"]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(_process, [*command, "--api-key-file", str(keys)])
+        said = await process.stdout.receive_some()
+        host, _, port = said.decode().split("ws://")[1].partition("/")[0].rpartition(":")
+        yield host, int(port)
+        nursery.cancel_scope.cancel()
+
+
+async def _process(command: list[str], task_status: trio.TaskStatus[trio.Process]) -> None:
+    await trio.run_process(command, stdout=subprocess.PIPE, task_status=task_status)
+
+
+def _config(folder: Path, origin: str, model: int) -> str:
     more = f"""
 [[listen]]
 name = "tls"
@@ -78,5 +128,10 @@ tls = {{ certificate = "{folder}/tls/server.pem", key = "{folder}/tls/server-key
 [[listen]]
 address = "unix:{folder}/rtpipe.sock"
 """
-    chain = ["auth", "response-lock"]
-    return config(folder / "state", chain=chain, listen=f'origins = ["{origin}"]', more=more)
+    return config(
+        folder / "state",
+        f"ws://127.0.0.1:{model}/v1/realtime",
+        chain=["auth", "response-lock"],
+        listen=f'origins = ["{origin}"]',
+        more=more,
+    )

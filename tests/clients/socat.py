@@ -18,10 +18,13 @@ Event = dict[str, Any]
 
 
 async def socat(scene: Scene) -> list[Row]:
-    """Run the snippet as it is, then its first line with turns that depend on what was answered."""
+    """Run the snippet as it is, then its first line with turns that depend on what was answered.
+
+    The model speaks no JSON lines, so there is nothing to compare with.
+    """
     install.debian("socat")
     row = Row("socat", install.version_of("socat", "-V"), "JSON lines on a Unix socket")
-    snippet = scene.snippet("socat")
+    snippet = scene.gateway.snippet("socat")
     command = snippet.partition(" <<")[0]
 
     async def attempt(name: str, turn: Callable[[str], Awaitable[None]], argument: str) -> None:
@@ -35,6 +38,7 @@ async def socat(scene: Scene) -> list[Row]:
     await attempt("text", _text, snippet)
     await attempt("tool", _tool, command)
     await attempt("wrong key", _wrong_key, command)
+    await scene.recorder.take()
     return [row]
 
 
