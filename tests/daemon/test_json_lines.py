@@ -95,7 +95,7 @@ async def test_pretty_printed_events_are_no_lines(door, place):
         (b"{", 400, "bad_hello"),
         (b'{"type":"rtpipe.hello","version":2}', 400, "unknown_version"),
         (b'{"type":"rtpipe.hello","role":"tap"}', 403, "role_not_allowed"),
-        (b'{"type":"rtpipe.hello","role":"tools"}', 404, "role_not_served"),
+        (b'{"type":"rtpipe.hello","role":"tools"}', 403, "role_not_allowed"),
     ],
 )
 async def test_a_hello_that_is_refused(door, place, first, status, code):
