@@ -1,10 +1,10 @@
 """A server for the tests: ``server.py stdio`` or ``server.py http PORT``, by the official SDK."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
 
-import anyio
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
@@ -45,8 +45,8 @@ async def wait(file: str) -> str:
     """Waits, and says in a file how that ended."""
     note(file, "waiting")
     try:
-        await anyio.sleep(60)
-    except anyio.get_cancelled_exc_class():
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
         note(file, "cancelled")
         raise
     return "done"
