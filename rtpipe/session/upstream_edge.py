@@ -60,6 +60,7 @@ class UpstreamEdge:
         self._creates_of_client = 0
         self._responses: dict[str, tuple[float, str]] = {}
         self._quieter = trio.lowlevel.ParkingLot()
+        self._unasked_turn = False
         links = session.chain.links
         self._unwanted = {kind for kind in SERVER_TYPES - _OBSERVED if not links(DOWNSTREAM, kind)}
         self._unreadable = 0
@@ -239,6 +240,8 @@ class UpstreamEdge:
                 if kind in _OBSERVED:
                     self._observe(kind, data)
         await self._session.lane(DOWNSTREAM).enter(Event.received(payload, kind, UPSTREAM_ORIGIN))
+        if self._unasked_turn:
+            self._ask_for_turn()
 
     def _observe(self, kind: str, data: Json) -> None:
         self._session.veil.observe(kind, data)
@@ -304,7 +307,12 @@ class UpstreamEdge:
     def _turn_committed(self, item_id: str | None) -> None:
         by_voice = self.turns.committed(item_id)
         self._session.record(TurnStarted(item_id=item_id or "", by="vad" if by_voice else "client"))
-        if by_voice and self.turns.must_ask:
+        self._unasked_turn = by_voice and self.turns.must_ask
+
+    def _ask_for_turn(self) -> None:
+        """Have a turn answered, once every stage has seen that it was committed."""
+        self._unasked_turn = False
+        if self._session.ending is None:
             create = Event(events.response_create(self._session.veil.own_id()), origin=HOST)
             try:
                 self._session.send(UPSTREAM, create, 0)

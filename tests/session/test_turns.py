@@ -1,8 +1,9 @@
 """Turn gating: the caller's turns are answered because the host asks."""
 
 import pytest
+import trio
 
-from rtpipe import Plugin, facts, on_client
+from rtpipe import Plugin, facts, on_client, on_server
 from rtpipe.testing import ChainHarness
 
 VAD = {"type": "semantic_vad", "eagerness": "low", "create_response": True, "interrupt_response": True}
@@ -61,6 +62,25 @@ async def test_a_turn_by_voice_is_asked_for_and_shown():
         assert await turn(chain, "i2", by_voice=False) == []
         started = [(f.item_id, f.by) for f in chain.facts if isinstance(f, facts.TurnStarted)]
         assert started == [("i1", "vad"), ("i2", "client")]
+
+
+class Slow(Plugin[None, list]):
+    @on_server("input_audio_buffer.committed")
+    async def committed(self, session, event):
+        await trio.sleep(0.1)
+        session.state.append("committed")
+
+    @on_client("response.create")
+    def create(self, session, event):
+        session.state.append("create")
+
+
+async def test_stages_see_the_turn_before_the_create_that_asks_for_its_answer(autojump_clock):
+    async with ChainHarness({"slow": Slow, "gate": Gates}) as chain:
+        await begin(chain)
+        await turn(chain, "i1")
+        await trio.sleep(1)
+        assert chain.state("slow") == ["committed", "create"]
 
 
 async def test_two_users_share_the_switch():
