@@ -26,8 +26,10 @@ def cut(heard: Heard) -> Heard:
 
 
 def by_type(heard: Heard) -> Heard:
-    """For an answer with something else beside it, a transcription or what the client asks meanwhile: in order
-    within each type. Of an item that is asked for while it grows, no more than that it is the same one."""
+    """For an answer beside a transcription, or beside what the client asks: in order within each type.
+
+    Of an item that is asked for while it grows, no more than that it is the same one.
+    """
     sent = [
         event | {"item": {"id": event["item"]["id"]}}
         if event["type"] == "conversation.item.retrieved"

@@ -9,6 +9,7 @@ from pathlib import Path
 import trio
 
 from tests.clients.compare import View, cut, first_difference, lock_unmarked, lock_waits
+from tests.clients.replay import replayed
 from tests.clients.rows import Row
 from tests.clients.scene import Place, Scene
 
@@ -49,16 +50,22 @@ def viewed(*views: View, **turns: View) -> list[Turn]:
 
 
 async def compared(row: Row, scene: Scene, turns: Sequence[Turn], run: Run) -> Row:
-    """Fill the row: a turn is ok if it succeeds at both places and was the same for the model."""
+    """Fill the row: a turn is ok if it succeeds at both places and was the same for the model.
+
+    What the model logged of the second run must be a transcript that rtpipe follows.
+    """
     names = [turn.name for turn in turns]
     reaching = [turn for turn in turns if turn.reaches_model]
     direct = Row(row.client, row.version, row.transport)
     report = await run(scene.model)
     direct.read(report, names, f"not reached: {report[-1500:]}")
     without = await scene.recorder.take()
+    scene.log.lines()
     report = await run(scene.gateway)
     row.read(report, names, f"not reached: {report[-1500:]}")
     through = await scene.recorder.take()
+    if why := await replayed(scene.log.lines(), len(through)):
+        row.fail("replay", why)
     for turn in reaching:
         if why := direct.failed.get(turn.name):
             row.fail(turn.name, f"without rtpipe: {why}")

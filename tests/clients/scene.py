@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from tests.clients.recorder import Recorder, listening
+from tests.clients.replay import Log
 from tests.daemon.kit import KEY, MODEL, UPSTREAM_KEY, config, running
 from tests.docs.pages import block
 from tests.sim.kit import png, silence, tone
@@ -52,6 +53,7 @@ class Scene:
     model: Place
     gateway: Place
     recorder: Recorder
+    log: Log
 
 
 @asynccontextmanager
@@ -83,6 +85,7 @@ async def scene(origin: str) -> AsyncIterator[Scene]:
                             tls / "ca.pem",
                         ),
                         recorder=recorder,
+                        log=Log(folder / "log"),
                     )
 
 
@@ -107,7 +110,9 @@ async def _model(folder: Path) -> AsyncIterator[tuple[str, int]]:
     keys.write_text(f"{KEY}\n{UPSTREAM_KEY}\n")
     command = [sys.executable, "-m", "rtpipe.cli.main", "sim", "--port", "0", "--pace", PACE, "--seed", "1"]
     async with trio.open_nursery() as nursery:
-        process = await nursery.start(_process, [*command, "--api-key-file", str(keys)])
+        process = await nursery.start(
+            _process, [*command, "--api-key-file", str(keys), "--log", str(folder / "log")]
+        )
         said = await process.stdout.receive_some()
         host, _, port = said.decode().split("ws://")[1].partition("/")[0].rpartition(":")
         yield host, int(port)

@@ -1,4 +1,4 @@
-"""What the drivers of Python clients share. It runs in each client's environment: the standard library alone."""
+"""What the drivers of Python clients share. It runs in their environments: standard library alone."""
 
 import asyncio
 import json
