@@ -458,7 +458,7 @@ async def test_masked_fields_are_in_no_log_line_and_no_fact(
         await talking.answer("pay", arguments)
         (fact,) = [f for f in talking.chain.facts if isinstance(f, facts.ToolCalled)]
         assert fact.arguments == '{"to":"Ann","card":{"number":"***","pins":[{"pin":"***"}]}}'
-    said = "\n".join(record.getMessage() for record in caplog.records if "id " in record.getMessage())
+    said = "\n".join(record.getMessage() for record in caplog.records)
     assert "no card *** with ***" in said
     assert "4111" not in said
     async with talk() as talking:
