@@ -36,9 +36,9 @@ async def openai_beta(scene: Scene) -> list[Row]:
     row = Row("openai-python (beta)", await _installed("openai", "openai"), "TCP")
 
     async def run(place: Place) -> str:
-        if place is scene.model:
-            return await _drive("openai", place.snippet("openai-python"))
-        return await _drive("openai", place.snippet("openai-beta"), turns="openai-beta")
+        return await _drive(
+            "openai", place.snippet("openai-python" if place is scene.model else "openai-beta")
+        )
 
     return [await compared(row, scene, (*TURNS, CROSSING), run)]
 
@@ -74,9 +74,7 @@ async def _installed(environment: str, package: str) -> str:
     return install.pinned(environment, package)
 
 
-async def _drive(
-    environment: str, snippet: str, variables: Mapping[str, str] | None = None, turns: str | None = None
-) -> str:
+async def _drive(environment: str, snippet: str, variables: Mapping[str, str] | None = None) -> str:
     given = json.dumps({"snippet": snippet, "material": json.loads(material())})
-    command = [install.python(environment), f"{(turns or environment).replace('-', '_')}_turns.py"]
+    command = [install.python(environment), f"{environment.replace('-', '_')}_turns.py"]
     return await program(command, given, install.PYTHON, variables or {})

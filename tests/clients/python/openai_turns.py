@@ -4,10 +4,15 @@ import asyncio
 from base64 import b64encode
 from typing import Any
 
-from turns import AUDIO, GREETING, LONG, MATERIAL, SPEECH, attempt, chunks, program, same
+from turns import AUDIO, GREETING, LONG, MATERIAL, SNIPPET, SPEECH, attempt, chunks, program, same
 
-TEXT = {"type": "realtime", "output_modalities": ["text"]}
-MANUAL = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
+BETA = ".beta." in SNIPPET
+"""The beta module: the same turns, under the retired names."""
+TEXT = {"modalities": ["text"]} if BETA else {"type": "realtime", "output_modalities": ["text"]}
+MANUAL = {"turn_detection": None}
+if not BETA:
+    MANUAL = {"type": "realtime", "audio": {"input": MANUAL}}
+SOUND = "response.audio.delta" if BETA else "response.output_audio.delta"
 DICE = {
     "type": "function",
     "name": "dice",
@@ -78,7 +83,7 @@ async def image(connection: Any) -> None:
 
 
 async def tool(connection: Any) -> None:
-    await update(connection, {"type": "realtime", "tools": [DICE]})
+    await update(connection, {"tools": [DICE]} if BETA else {"type": "realtime", "tools": [DICE]})
     await say(connection, 'call dice {"sides": 6}')
     (call,) = (await until(connection, "response.done"))[-1].response.output
     same((call.name, call.arguments), ("dice", '{"sides": 6}'))
@@ -90,7 +95,7 @@ async def tool(connection: Any) -> None:
 
 async def interruption(connection: Any) -> None:
     await say(connection, LONG)
-    begun = (await until(connection, "response.output_audio.delta"))[-1]
+    begun = (await until(connection, SOUND))[-1]
     await connection.response.cancel()
     done = (await until(connection, "response.done"))[-1]
     same((done.response.status, done.response.status_details.reason), ("cancelled", "client_cancelled"))
