@@ -172,7 +172,7 @@ class Session(Protocol[StateT_co]):
     async def answer_tool(self, call: ToolCall, timeout_s: float) -> str | None:
         """Ask the ``tool_call`` hooks in chain order; the first answer wins, None if nobody answers.
 
-        Raises ``HookFailed`` when the plugin that was asked failed or exceeded *timeout_s*. Its text may quote
-        arguments: the host does not log it, that is for whoever knows the tool's ``mask``.
+        Raises ``HookFailed`` when the plugin that was asked failed or exceeded *timeout_s*. Its text may
+        quote arguments: the host does not log it, that is for whoever knows the tool's ``mask``.
         """
         ...

@@ -99,7 +99,7 @@ class Guard:
         key = (stage, hook, kind)
         self.failures[key] += 1
         if self.failures[key] == 1:
-            # What a tool raises may quote the caller's words: whoever asked for its answer knows what to mask.
+            # What a tool raises may quote the caller: whoever asked for its answer knows what to mask.
             shown = kind if hook == "tool_call" else why
             log.error("plugin %s: %s: %s (further ones are only counted)", stage, hook, shown)
         return HookFailed(stage, hook, why)
