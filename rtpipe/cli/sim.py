@@ -42,6 +42,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", type=Path, metavar="FILE", help="accept only the keys in FILE, one a line"
     )
     parser.add_argument(
+        "--model",
+        action="append",
+        metavar="NAME",
+        help="know only this one (again for another; default: any)",
+    )
+    parser.add_argument(
         "--session-seconds",
         type=float,
         default=3600,
@@ -88,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
                 tokens_per_minute=args.tokens_per_minute,
                 legacy_events=args.legacy_events,
                 api_keys=keys,
+                models=frozenset(args.model) if args.model else None,
                 session_seconds=args.session_seconds,
                 azure=args.azure,
                 faults=tuple(args.fault),

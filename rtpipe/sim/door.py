@@ -58,7 +58,9 @@ class Door:
         if secret := self._secrets.find(_header_key(request) or subprotocol_key):
             if secret.expired:
                 return InBand(KEY_CLOSE_CODE, _EXPIRED, at_first_event=True)
-            return Credential(secret.session.get("model") or request.query.get("model"), secret.session)
+            return self._admit_model(
+                secret.session.get("model") or request.query.get("model"), secret.session
+            )
         if subprotocol_key is None or self._options.azure:
             self.check_key(request)
         elif self._options.api_keys is not None and subprotocol_key not in self._options.api_keys:
@@ -68,7 +70,12 @@ class Door:
             return Credential(None, {"type": "transcription"})
         if "model" not in request.query:
             return InBand(MODEL_CLOSE_CODE, _NO_MODEL)
-        return Credential(request.query["model"], None)
+        return self._admit_model(request.query["model"], None)
+
+    def _admit_model(self, model: str | None, bound: dict[str, Any] | None) -> Credential | InBand:
+        if self._options.models is not None and model is not None and model not in self._options.models:
+            return InBand(MODEL_CLOSE_CODE, _no_such_model(model))
+        return Credential(model, bound)
 
 
 _BETA = ClientError(
@@ -77,6 +84,11 @@ _BETA = ClientError(
 _EXPIRED = ClientError("invalid_api_key", "Ephemeral token expired")
 _WRONG_KEY = ClientError("invalid_api_key", "Incorrect API key provided.")
 _NO_MODEL = ClientError("missing_model", "You must provide a model parameter.")
+
+
+def _no_such_model(model: str) -> ClientError:
+    message = f"The model `{model}` does not exist or you do not have access to it."
+    return ClientError("model_not_found", message)
 
 
 def _header_key(request: Request) -> str | None:

@@ -18,6 +18,7 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `pace`: 1.0 speaks in real time, n speaks n times faster, 0 never waits.
     `seed`: with one, every id is the same in every run; without, ids are unique.
     `api_keys`: when set, a handshake with another key, or none, is refused.
+    `models`: when set, a session of another model is refused.
     `session_seconds`: how long a session may last.
     `azure`: deviate from OpenAI where Azure is known to.
     `faults`: ordered for every session or handshake, in the words of `rtpipe sim --help`.
@@ -32,6 +33,7 @@ class SimOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     pace: float = 1.0
     seed: int | None = None
     api_keys: frozenset[str] | None = None
+    models: frozenset[str] | None = None
     session_seconds: float = SESSION_SECONDS
     azure: bool = False
     faults: tuple[str, ...] = ()

@@ -179,11 +179,12 @@ async def test_hanging() -> None:
         (PATH, {"subprotocols": ["realtime", "openai-beta.realtime-v1"]}, 4000, "beta_api_shape_disabled"),
         (PATH, {"subprotocols": ["realtime", "openai-insecure-api-key.wrong"]}, 3000, "invalid_api_key"),
         ("/v1/realtime", {"extra_headers": bearer("right")}, 4000, "missing_model"),
+        ("/v1/realtime?model=gpt-9", {"extra_headers": bearer("right")}, 4000, "model_not_found"),
     ],
 )
 async def test_told_in_band_why_not(path: str, settings: dict[str, Any], code: int, error: str) -> None:
     async with (
-        serving(api_keys=frozenset({"right"})) as address,
+        serving(api_keys=frozenset({"right"}), models=frozenset({"gpt-realtime"})) as address,
         opened(address, path, **settings) as socket,
     ):
         assert (await receive(socket))["error"]["code"] == error
