@@ -79,6 +79,11 @@ class Session(Protocol[StateT_co]):
     def meter(self) -> Meter: ...
 
     @property
+    @property
+    def traceparent(self) -> str:
+        """The W3C trace context that came with the client's handshake, empty if none did."""
+        ...
+
     def asked(self) -> Json:
         """The configuration as the client asked for it (a copy)."""
         ...
@@ -108,16 +113,25 @@ class Session(Protocol[StateT_co]):
         """
         ...
 
-    def release(self, key: str) -> bool:
-        """Let the events held under *key* go on, as soon as the ordering table allows.
+    def release(self, key: str, event: Event | None = None) -> bool:
+        """Let the events held under *key* go on, as soon as the ordering table allows; or *event* in place of
+        each, which has to be of the same type.
 
         They go on behind this stage, which is not asked again. Returns whether anything was held: False
         when the host has given it up meanwhile.
         """
         ...
 
-    def drop_held(self, key: str, reason: str, *, ours: bool = False, outcome: str = "dropped") -> None:
-        """Drop the events held under *key*, as the verdict ``Drop(reason, ours)`` would.
+    def drop_held(
+        self,
+        key: str,
+        reason: str,
+        *,
+        ours: bool = False,
+        code: str = "event_dropped",
+        outcome: str = "dropped",
+    ) -> None:
+        """Drop the events held under *key*, as the verdict ``Drop(reason, ours, code)`` would.
 
         *outcome* is what the fact ``Waited`` says of them.
         """

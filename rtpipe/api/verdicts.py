@@ -10,12 +10,13 @@ from rtpipe.api.event import Event
 class Drop:
     """The event goes no further.
 
-    A client whose event is dropped is told so by an ``error`` event carrying *reason*, unless
+    A client whose event is dropped is told so by an ``error`` event carrying *reason* and *code*, unless
     ``ours`` says that the plugin itself caused the event or answers it in another way.
     """
 
     reason: str
     ours: bool = False
+    code: str = "event_dropped"
 
 
 @dataclass(frozen=True, slots=True)

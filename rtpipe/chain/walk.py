@@ -156,9 +156,9 @@ def _fault(event: Event, verdict: object) -> str | None:
             if verdict is event and event.was_changed_in_place:
                 return "changed event.data in place: return event.replace(data)"
             return None
-        case Drop(reason=str(text)) | Hold(key=str(text), event=None | Event()):
+        case Hold(key=str(text), event=None | Event()):
             return None if _is_text(text) else "returned text that is no UTF-8"
-        case Reject(code=str(code), message=str(text)):
+        case Drop(reason=str(text), code=str(code)) | Reject(code=str(code), message=str(text)):
             return None if _is_text(code + text) else "returned text that is no UTF-8"
         case Reply(events=events) if all(isinstance(each, Event) for each in events):
             return None

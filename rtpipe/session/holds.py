@@ -69,10 +69,18 @@ class HoldQueue:
         """Whether anything is held under *key* and not yet released."""
         return any(entry.key == key and not entry.released for entry in self._entries)
 
-    def release(self, key: str) -> bool:
-        """Mark what is held under *key* as free to go. Returns whether there was any."""
+    def release(self, key: str, event: Event | None = None) -> bool:
+        """Mark what is held under *key* as free to go, as *event* if given. Returns whether there was any.
+
+        Raises ``ValueError`` for an event of another type: it would need another place in the queue.
+        """
         found = [entry for entry in self._entries if entry.key == key and not entry.released]
         for entry in found:
+            if event is not None:
+                if event.type != entry.event.type:
+                    raise ValueError(f"a held {entry.event.type} cannot go on as {event.type}")
+                self._bytes += _charge(event) - _charge(entry.event)
+                entry.event = event
             entry.released = True
         return bool(found)
 

@@ -183,13 +183,14 @@ class Lane:
         """Events in hold queues."""
         return sum(len(queue) for queue in self._queues.values())
 
-    def release(self, key: str, step: int) -> bool:
-        """Let what a stage holds under *key* go on, as far as the ordering table allows.
+    def release(self, key: str, step: int, event: Event | None) -> bool:
+        """Let what a stage holds under *key* go on, or *event* in its place, as far as the ordering table
+        allows.
 
         Returns whether anything was held.
         """
         queue = self._queues.get(step)
-        if queue is None or not queue.release(key):
+        if queue is None or not queue.release(key, event):
             return False
         self.do(lambda: self._drain(step))
         return True

@@ -19,7 +19,7 @@ def decided(session: "Session", direction: Direction, event: Event, stage: str, 
     match verdict:
         case Drop():
             if direction == UPSTREAM and not verdict.ours:
-                _refuse(session, event, stage, "event_dropped", verdict.reason)
+                _refuse(session, event, stage, verdict.code, verdict.reason)
             return "dropped"
         case Reject():
             _refuse(session, event, stage, verdict.code, verdict.message)

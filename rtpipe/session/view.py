@@ -44,6 +44,10 @@ class StageView:
         return self._session.model
 
     @property
+    def traceparent(self) -> str:
+        return self._session.traceparent
+
+    @property
     def meter(self) -> "StageMeter":
         return StageMeter(self._session, self._stage)
 
@@ -70,10 +74,14 @@ class StageView:
         start = 0 if whole_chain else self._step(direction) + 1
         return self._session.send(direction, ours, start)
 
-    def release(self, key: str) -> bool:
+    def release(self, key: str, event: Event | None = None) -> bool:
+        instead = None if event is None else event.copy()
         # A list, not a generator: the other direction is released too when the first held something.
         return any(
-            [self._session.lane(each).release(key, self._step(each)) for each in (UPSTREAM, DOWNSTREAM)]
+            [
+                self._session.lane(each).release(key, self._step(each), instead)
+                for each in (UPSTREAM, DOWNSTREAM)
+            ]
         )
 
     def holds(self, key: str) -> bool:
@@ -85,10 +93,18 @@ class StageView:
     def lend_id(self) -> str:
         return self._session.veil.lend_id()
 
-    def drop_held(self, key: str, reason: str, *, ours: bool = False, outcome: str = "dropped") -> None:
+    def drop_held(
+        self,
+        key: str,
+        reason: str,
+        *,
+        ours: bool = False,
+        code: str = "event_dropped",
+        outcome: str = "dropped",
+    ) -> None:
         for direction in (UPSTREAM, DOWNSTREAM):
             lane = self._session.lane(direction)
-            lane.drop_held(key, self._step(direction), self._stage.name, Drop(reason, ours), outcome)
+            lane.drop_held(key, self._step(direction), self._stage.name, Drop(reason, ours, code), outcome)
 
     def gate_turns(self, on: bool) -> None:
         self._session.turns.gate(self._stage.name, on)
