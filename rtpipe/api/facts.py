@@ -16,22 +16,34 @@ class Fact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionOpened(Fact, frozen=True):
-    """A session has its upstream; *listener* and *upstream* are names of the configuration."""
+    """A session has its upstream; *listener* and *upstream* are names of the configuration.
+
+    *address* is the client's, ``uid …`` on a Unix socket.
+    """
 
     principal: str
     model: str
     listener: str
     upstream: str
+    address: str = ""
 
 
 class SessionClosed(Fact, frozen=True):
-    """*cause* is who ended it: client, upstream, host, or a stage's name."""
+    """*cause* is who ended it: client, upstream, host, or a stage's name.
+
+    *micro_usd* is what it cost: the sum of its ``Spent``; *turns* are the caller's, *tokens* the total of its
+    responses.
+    """
 
     principal: str
     code: int
     reason: str
     cause: str
     duration_s: float
+    micro_usd: int = 0
+    model: str = ""
+    turns: int = 0
+    tokens: int = 0
 
 
 class TurnStarted(Fact, frozen=True):
@@ -42,13 +54,25 @@ class TurnStarted(Fact, frozen=True):
 
 
 class ResponseEnded(Fact, frozen=True):
-    """*origin* is whoever asked for the response, ``upstream`` when voice activity did."""
+    """*origin* is whoever asked for the response, ``upstream`` when voice activity did.
+
+    *reason* is why it did not complete, in the upstream's words (a code where it failed). *interrupted_by* is
+    who cut it short: ``caller`` (by speaking), client, host or a stage's name; empty for nobody.
+    *first_audio_s* counts from the response's start, *turn_latency_s* from the end of the caller's turn to
+    the same moment; None where there was none. *call_ids* are the tool calls it made.
+    """
 
     response_id: str
     status: str
     origin: str
     duration_s: float
     usage: Mapping[str, float]
+    model: str = ""
+    reason: str = ""
+    interrupted_by: str = ""
+    first_audio_s: float | None = None
+    turn_latency_s: float | None = None
+    call_ids: tuple[str, ...] = ()
 
 
 class ToolCalled(Fact, frozen=True):
@@ -88,12 +112,29 @@ class Waited(Fact, frozen=True):
 
 
 class Spent(Fact, frozen=True):
-    """What a use of the model cost; *usage* is what the price was made of."""
+    """What a use of the model cost; *usage* is what the price was made of.
+
+    *response_id* is empty for a transcription. *cycle* is the first response of a chain of tool calls and
+    their answers, the response itself where there was none: the sum over it is what the turn cost.
+    *image_micro_usd* is the part of *micro_usd* that was for images.
+    """
 
     principal: str
     model: str
     micro_usd: int
     usage: Mapping[str, float]
+    response_id: str = ""
+    cycle: str = ""
+    image_micro_usd: int = 0
+
+
+class Operated(Fact, frozen=True):
+    """An operator did something through the admin socket: *action* is reload, kill or watch, *by* the peer,
+    *what* the names of what it was done to."""
+
+    action: str
+    by: str
+    what: str
 
 
 class Refused(Fact, frozen=True):

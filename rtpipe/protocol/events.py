@@ -103,6 +103,45 @@ def response_id_of(event: Json) -> str | None:
     return _text(event.get("response_id")) or _text(_object(event.get("response")).get("id"))
 
 
+def is_spoken(event: Json) -> bool:
+    """Whether the response of a `response.created` will have audio: unless its modalities say otherwise."""
+    modalities = (response_of(event) or {}).get("output_modalities")
+    return not isinstance(modalities, list) or "audio" in modalities
+
+
+def is_in_conversation(event: Json) -> bool:
+    """Whether the response of a `response.created` belongs to the conversation: out of band it has no
+    `conversation_id`, but one that does not say is taken to be in it."""
+    return (response_of(event) or {}).get("conversation_id", "") is not None
+
+
+def outcome_of(event: Json) -> tuple[str, str]:
+    """Status of a `response.done`, and why it is not `completed`: the error's code, else the reason, else
+    empty."""
+    response = response_of(event) or {}
+    details = _object(response.get("status_details"))
+    code = _text(_object(details.get("error")).get("code"))
+    return str(response.get("status")), code or _text(details.get("reason")) or ""
+
+
+def was_cancelled(event: Json) -> bool:
+    """Whether the response of a `response.done` was cut short, by whomever."""
+    return outcome_of(event)[0] == "cancelled"
+
+
+def was_interrupted(event: Json) -> bool:
+    """Whether the caller cut the response of a `response.done` short by speaking."""
+    return was_cancelled(event) and outcome_of(event)[1] == "turn_detected"
+
+
+def calls_in(event: Json) -> list[str]:
+    """The ids of the function calls that a `response.done` lists."""
+    output = (response_of(event) or {}).get("output")
+    items = [_object(item) for item in output] if isinstance(output, list) else []
+    calls = [_text(item.get("call_id")) for item in items if item.get("type") == "function_call"]
+    return [call for call in calls if call]
+
+
 def response_metadata(event: Json) -> dict[str, Any]:
     """The metadata of an event's response, empty where there is none. The upstream repeats what a create
     said.

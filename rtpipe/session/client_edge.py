@@ -22,6 +22,7 @@ _JUDGED = frozenset(
         Client.ITEM_DELETE,
         Client.ITEM_RETRIEVE,
         Client.ITEM_TRUNCATE,
+        Client.RESPONSE_CANCEL,
         Client.RESPONSE_CREATE,
     }
 )

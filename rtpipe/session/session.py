@@ -8,7 +8,7 @@ import trio
 
 from rtpipe.api.errors import HookFailed, Refused
 from rtpipe.api.event import CLIENT, HOST, Event, UnreadableEvent
-from rtpipe.api.facts import Fact, LegChanged, SessionClosed, SessionOpened
+from rtpipe.api.facts import Fact, LegChanged, SessionClosed, SessionOpened, ToolCalled
 from rtpipe.api.principal import Principal
 from rtpipe.api.request import DialRequest
 from rtpipe.api.verdicts import Close, Verdict
@@ -32,6 +32,7 @@ from rtpipe.session.lane import Lane
 from rtpipe.session.legs import Leg
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.meters import Meter
+from rtpipe.session.sums import Sums
 from rtpipe.session.tools import SESSION_END, HostTools
 from rtpipe.session.upstream_edge import UpstreamEdge
 from rtpipe.session.veil import Veil
@@ -68,6 +69,7 @@ class Session:
         observer: Observer = lambda _: None,
         taps: Collection[Tap] = (),
         host_tools: HostTools | None = None,
+        traceparent: str = "",
     ) -> None:
         self.id = session_id
         self.principal = principal
@@ -88,6 +90,8 @@ class Session:
         self.watchers = Watchers(guard, self.limits.watch_events)
         self.taps = taps
         self.host_tools = host_tools
+        self.traceparent = traceparent
+        self.sums = Sums()
         self.absent: set[str] = set()
         self._nursery = nursery
         self._observer = observer
@@ -171,12 +175,17 @@ class Session:
         self.record(LegChanged(leg="client", change="detached", cause=cause))
         await self._tell_stages("client_detached", cause)
 
-    def opened(self, listener: str, upstream: str) -> None:
+    def opened(self, listener: str, upstream: str, address: str = "") -> None:
         """Record that the session is in service."""
-        fact = SessionOpened(
-            principal=self.principal.id, model=self.model, listener=listener, upstream=upstream
+        self.record(
+            SessionOpened(
+                principal=self.principal.id,
+                model=self.model,
+                listener=listener,
+                upstream=upstream,
+                address=address,
+            )
         )
-        self.record(fact)
 
     async def answered(self) -> None:
         """Wait until what the client has asked for is answered and delivered."""
@@ -216,6 +225,10 @@ class Session:
                     reason=f"{ending.reason} ({ending.detail})" if ending.detail else ending.reason,
                     cause=ending.cause,
                     duration_s=trio.current_time() - self._began_s,
+                    model=self.model,
+                    turns=self.sums.turns,
+                    tokens=self.sums.tokens,
+                    micro_usd=self.sums.micro_usd,
                 )
             )
             with trio.move_on_after(self.limits.settle_s):
@@ -308,6 +321,9 @@ class Session:
 
     def record(self, fact: Fact) -> None:
         fact = with_session(fact, self.id)
+        self.sums.add(fact)
+        if isinstance(fact, ToolCalled):
+            self.upstream_edge.responses.answered(fact.call_id)
         try:
             self._observer(fact)
         except Exception:

@@ -3,19 +3,18 @@
 import logging
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from rtpipe.api.errors import HookFailed, QueueFull, Refused
 from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, Json
-from rtpipe.api.facts import ResponseEnded, TurnStarted
+from rtpipe.api.facts import TurnStarted
 from rtpipe.protocol import events
 from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client, Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
-from rtpipe.protocol.usage import read_usage
 from rtpipe.session.closing import GOING_AWAY
 from rtpipe.session.configuration import Draft
+from rtpipe.session.responses import Responses
 from rtpipe.session.turns import TurnGate
 from rtpipe.transport.connection import Connection
 
@@ -58,7 +57,7 @@ class UpstreamEdge:
         self._queued = False
         self._created = False
         self._creates_of_client = 0
-        self._responses: dict[str, tuple[float, str]] = {}
+        self.responses = Responses(trio.current_time)
         self._quieter = trio.lowlevel.ParkingLot()
         self._unasked_turn = False
         links = session.chain.links
@@ -75,6 +74,10 @@ class UpstreamEdge:
             self._creates_of_client += 1
         elif event.type == Client.ITEM_TRUNCATE:
             self._session.meter.stop_playout()
+        elif event.type == Client.RESPONSE_CANCEL:
+            self.responses.cancelled(event.data, event.origin)
+        elif event.type == Client.ITEM_CREATE and event.origin == CLIENT and self.responses.await_outputs:
+            self._output(event)
         if event.origin != CLIENT:
             self._session.veil.leaving(event)
         return await self._send(event.type, event.payload)
@@ -83,6 +86,10 @@ class UpstreamEdge:
         """Whether client events that neither a stage nor the host wants may pass without a walk, now."""
         session = self._session
         return session.lane(UPSTREAM).is_free and session.upstream.connection is not None and not session.taps
+
+    def _output(self, event: Event) -> None:
+        if (called := self.responses.output(event.data)) is not None:
+            self._session.record(called)
 
     async def _send(self, kind: str, payload: bytes) -> str:
         await self._session.upstream.attached()
@@ -148,7 +155,7 @@ class UpstreamEdge:
                     self.configuration.upstream_replaced()
                     self._session.veil.upstream_replaced()
                     self._creates_of_client = 0
-                    self._responses.clear()
+                    self.responses.upstream_replaced()
                     self._quieter.unpark_all()
                 if (payload := await self.compose_own()) is not None:
                     await connection.send(payload)
@@ -194,7 +201,7 @@ class UpstreamEdge:
         """Wait until no response is running, asked for, or held back."""
         lane = self._session.lane(UPSTREAM)
         await lane.settle()
-        while self._responses or self._creates_of_client or lane.waiting:
+        while self.responses or self._creates_of_client or lane.waiting:
             await self._quieter.park()
             await lane.settle()
 
@@ -204,7 +211,7 @@ class UpstreamEdge:
         """What came with one read: counted; runs of what nobody wants pass with one write."""
         session, client_edge = self._session, self._session.client_edge
         lane = session.lane(DOWNSTREAM)
-        passed, unwanted = session.meter.passed, self._unwanted
+        passed, unwanted, responses = session.meter.passed, self._unwanted, self.responses
         now = trio.current_time()
         run: list[bytes] = []
         # Nothing else happens until the next await, so what holds now holds for a whole run.
@@ -212,6 +219,8 @@ class UpstreamEdge:
         for payload in payloads:
             kind = peek_server_type(payload)
             passed(DOWNSTREAM, kind, payload, now)
+            if responses.silent and kind == Server.AUDIO_DELTA:
+                responses.audio(payload)
             if passable and kind in unwanted and session.veil.passes(kind, payload):
                 run.append(payload)
                 continue
@@ -262,6 +271,8 @@ class UpstreamEdge:
                 self._response_created(data)
             case Server.RESPONSE_DONE:
                 self._response_done(data)
+            case Server.OUTPUT_ITEM_DONE:
+                self.responses.called(data)
 
     def _session_created(self, data: Json) -> None:
         session = events.session_of(data) or {}
@@ -306,6 +317,7 @@ class UpstreamEdge:
 
     def _turn_committed(self, item_id: str | None) -> None:
         by_voice = self.turns.committed(item_id)
+        self.responses.turn_ended()
         self._session.record(TurnStarted(item_id=item_id or "", by="vad" if by_voice else "client"))
         self._unasked_turn = by_voice and self.turns.must_ask
 
@@ -325,19 +337,8 @@ class UpstreamEdge:
         if origin is None and self._creates_of_client:
             self._creates_of_client -= 1
             origin = CLIENT
-        self._responses[response_id] = (trio.current_time(), origin or UPSTREAM_ORIGIN)
+        self.responses.began(data, origin or UPSTREAM_ORIGIN)
 
     def _response_done(self, data: Json) -> None:
-        response_id = events.response_id_of(data) or ""
         self._quieter.unpark_all()
-        started, origin = self._responses.pop(response_id, (trio.current_time(), UPSTREAM_ORIGIN))
-        usage = read_usage(data)
-        self._session.record(
-            ResponseEnded(
-                response_id=response_id,
-                status=str((events.response_of(data) or {}).get("status")),
-                origin=origin,
-                duration_s=trio.current_time() - started,
-                usage=msgspec.structs.asdict(usage) if usage else {},
-            )
-        )
+        self._session.record(self.responses.ended(data, self._session.model))
