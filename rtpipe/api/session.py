@@ -27,6 +27,10 @@ class Meter(Protocol):
         """The counters of one event type; zeros for what never came."""
         ...
 
+    def total(self, direction: str) -> tuple[int, int]:
+        """Frames and payload bytes of one direction, of whatever type."""
+        ...
+
     def at(self, kind: str, payload_bytes: int, callback: Callable[[], None]) -> None:
         """Call *callback* once, when this many payload bytes of server events *kind* have passed in all."""
         ...
@@ -50,6 +54,15 @@ class Draft(Protocol):
     def set(self, path: str, value: Any) -> None: ...
 
     def remove(self, path: str) -> None: ...
+
+    def require(self, path: str) -> None:
+        """Do not go on without what the draft will have, or will not have, at *path* when every stage has had
+        its say.
+
+        Other changes of stages are given up where the upstream refuses them. With this one the client's update
+        is refused instead, and if it was no update of the client's, the session ends.
+        """
+        ...
 
 
 class Session(Protocol[StateT_co]):
@@ -76,14 +89,14 @@ class Session(Protocol[StateT_co]):
         ...
 
     @property
-    def meter(self) -> Meter: ...
-
-    @property
-    @property
     def traceparent(self) -> str:
         """The W3C trace context that came with the client's handshake, empty if none did."""
         ...
 
+    @property
+    def meter(self) -> Meter: ...
+
+    @property
     def asked(self) -> Json:
         """The configuration as the client asked for it (a copy)."""
         ...

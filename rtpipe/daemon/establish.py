@@ -1,6 +1,7 @@
 """From somebody who knocks to a session in service: authenticate, open, dial, and only then answer."""
 
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from rtpipe.transport.dialer import DialFailed, DialRefused, DialTimeout
 from rtpipe.transport.exchange import ClientGone
 
 log = logging.getLogger("rtpipe.daemon")
+
+_TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ async def _establish(
             observer=process.observe,
             taps=process.taps,
             host_tools=process.tools,
+            traceparent=_traceparent(knock.request),
         )
         process.totals.begin(session)
         made.append(Served(session, generation, knock.request.listener, upstream.name, trio.current_time()))
@@ -101,7 +105,13 @@ async def _establish(
             await session.dial(dial_request(upstream, principal, model, knock.intent), dialer)
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
-        session.opened(knock.request.listener, upstream.name)
+        session.opened(knock.request.listener, upstream.name, knock.request.address)
+
+
+def _traceparent(request: ConnectRequest) -> str:
+    """The trace the client wants to be part of, if it says so in the form of W3C's Trace Context, level 1."""
+    values = request.headers.get("traceparent", ())
+    return values[0] if len(values) == 1 and _TRACEPARENT.fullmatch(values[0]) else ""
 
 
 def _as_refusal(failure: Exception) -> Exception:

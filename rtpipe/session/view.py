@@ -146,6 +146,9 @@ class StageMeter:
     def count(self, direction: str, kind: str) -> Count:
         return self._session.meter.count(direction, kind)
 
+    def total(self, direction: str) -> tuple[int, int]:
+        return self._session.meter.total(direction)
+
     @property
     def playout_ahead_s(self) -> float:
         return self._session.meter.playout_ahead_s

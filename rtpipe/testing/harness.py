@@ -93,6 +93,7 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         on_error: Mapping[str, Any] | None = None,
         store: Callable[[str], Store] | None = None,
         upstream: Callable[[trio.Nursery], Connection] | None = None,
+        traceparent: str = "",
     ) -> None:
         self._specs = [_spec(name, what, (on_error or {}).get(name)) for name, what in stages.items()]
         self._principal = principal
@@ -101,6 +102,7 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         self._session_type = session_type
         self._store = store or _no_store
         self._upstream = upstream
+        self._traceparent = traceparent
         self.guard = Guard()
         self.facts = []
         self._stack = self._run()
@@ -189,6 +191,7 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
                 limits=self._limits,
                 session_type=self._session_type,
                 observer=self.facts.append,
+                traceparent=self._traceparent,
             )
             try:
                 await session.open()
