@@ -5,6 +5,7 @@ Sessions count for themselves: that is added up when somebody asks, and kept her
 
 from collections import Counter
 from collections.abc import Mapping
+
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Fact, Refused, SessionClosed, SessionOpened
 from rtpipe.protocol.catalogue import CLIENT_TYPES, DOWNSTREAM, SERVER_TYPES, UPSTREAM, Direction

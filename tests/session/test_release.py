@@ -46,7 +46,9 @@ async def test_another_event_goes_on_in_place_of_the_held_one_and_keeps_its_plac
         view = chain.session.view("holder")
         await chain.client.send({"type": "response.create", "event_id": "a"})
         await chain.client.send({"type": "session.update", "event_id": "b", "session": {}})
-        assert view.release("both", Event({"type": "response.create", "event_id": "a", "response": {}})) is True
+        assert (
+            view.release("both", Event({"type": "response.create", "event_id": "a", "response": {}})) is True
+        )
         await chain.settle()
         sent = chain.upstream.take()
         assert [event["event_id"] for event in sent] == ["a", "b"]
