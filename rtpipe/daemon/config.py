@@ -148,6 +148,15 @@ class Limits(Struct, frozen=True, kw_only=True):
         float, Meta(ge=0.1, le=3600, description="How long a stage may hold one event back.")
     ] = 30.0
     inject_events: Annotated[
+    drain_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=3600,
+            description="How long a daemon that is told to stop lets answers in progress be finished and "
+            "heard; 0: not at all. The service manager must wait 30 s longer (`TimeoutStopSec`).",
+        ),
+    ] = 60.0
         int,
         Meta(
             ge=1, le=100_000, description="Events of plugins that may wait in one direction of one session."

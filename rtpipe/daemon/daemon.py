@@ -11,7 +11,6 @@ from functools import partial
 import trio
 
 from rtpipe.api.errors import ConfigError
-from rtpipe.api.event import HOST
 from rtpipe.api.facts import Fact
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
@@ -19,6 +18,7 @@ from rtpipe.chain.instances import Lineup, Services, StageSpec
 from rtpipe.daemon.admin import Admin
 from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
+from rtpipe.daemon.drain import drain
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.lines import STOPPING, serve_admin_lines, serve_lines
 from rtpipe.daemon.listeners import open_all
@@ -27,7 +27,7 @@ from rtpipe.daemon.process import Process
 from rtpipe.daemon.reload import Reloader
 from rtpipe.daemon.routes import Routes
 from rtpipe.daemon.stages import specs_of
-from rtpipe.session.closing import GOING_AWAY, Ending
+from rtpipe.session.closing import GOING_AWAY
 from rtpipe.session.watch import Watchers
 from rtpipe.store import Store
 from rtpipe.transport.frames import Reassembly
@@ -35,8 +35,6 @@ from rtpipe.transport.server import Listener, serve
 
 log = logging.getLogger("rtpipe.daemon")
 
-SERVICE_RESTART = 1012
-STOP_LIMIT_S = 10.0
 TAPS_LIMIT_S = 1.0
 
 
@@ -125,35 +123,39 @@ async def _run(
 async def _serve(
     loaded: Loaded, process: Process, reloader: Reloader, ready: Callable[[Ready], None]
 ) -> None:
-    """Open the listeners, serve, and on a signal stop: no new sessions, then an end to those there are."""
-    limits = process.config.limits
+    """Open the listeners, serve, and when told to stop drain."""
     doors, admin = await open_all(loaded)
     # The admin socket answers for as long as there is anything to look after.
     async with trio.open_nursery() as looking_after, trio.open_nursery() as handlers:
-        with trio.CancelScope() as accepting:
-            await handlers.start(_stop_on_signal, process, accepting)
-            if admin:
-                answer = Admin(process, reloader).handle
-                watch = partial(serve_admin_lines, process)
-                looking_after.start_soon(partial(serve, admin, answer, lines_handler=watch))
-            ready(Ready([_address(listener) for listener in doors], process))
-            await serve(
-                doors,
-                Routes(process).handle,
-                lines_handler=partial(serve_lines, process),
-                nursery=handlers,
-                max_message_bytes=limits.max_message_bytes,
-                reassembly=process.reassembly,
-                write_deadline_s=limits.write_deadline_s,
-                head_deadline_s=limits.handshake_timeout_s,
-            )
-        with trio.move_on_after(STOP_LIMIT_S):
-            await process.empty()
+        await looking_after.start(_stop_on_signal, process)
+        if admin:
+            answer = Admin(process, reloader).handle
+            watch = partial(serve_admin_lines, process)
+            looking_after.start_soon(partial(serve, admin, answer, lines_handler=watch))
+        handlers.start_soon(_serve_doors, process, doors, handlers)
+        ready(Ready([_address(listener) for listener in doors], process))
+        await process.stop_asked()
+        # Until the end who comes is told that there is nobody, and so is who asks whether we are ready.
+        await drain(process, has_successor=False)
         with trio.move_on_after(TAPS_LIMIT_S):
             await process.tools.end(GOING_AWAY, STOPPING)
             await process.end_taps()
         handlers.cancel_scope.cancel()
         looking_after.cancel_scope.cancel()
+
+
+async def _serve_doors(process: Process, doors: Sequence[Listener], handlers: trio.Nursery) -> None:
+    limits = process.config.limits
+    await serve(
+        doors,
+        Routes(process).handle,
+        lines_handler=partial(serve_lines, process),
+        nursery=handlers,
+        max_message_bytes=limits.max_message_bytes,
+        reassembly=process.reassembly,
+        write_deadline_s=limits.write_deadline_s,
+        head_deadline_s=limits.handshake_timeout_s,
+    )
 
 
 async def _reload_on_signal(
@@ -167,10 +169,7 @@ async def _reload_on_signal(
 
 
 async def _stop_on_signal(
-    process: Process,
-    accepting: trio.CancelScope,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    process: Process, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
@@ -179,10 +178,7 @@ async def _stop_on_signal(
             if process.stopping:
                 log.warning("%s again: stopping at once", name)
                 os._exit(1)
-            log.info("%s: stopping, %d sessions end", name, len(process.sessions))
-            process.stopping = True
-            process.end_sessions(Ending(SERVICE_RESTART, "service restart", HOST))
-            accepting.cancel()
+            process.stop(name)
 
 
 def _configured(config: Config) -> Sequence[Upstream]:

@@ -1,8 +1,10 @@
 """What the parts of the daemon share: the generation in force, the guard, and the sessions in service."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -20,6 +22,8 @@ from rtpipe.session.closing import Ending
 from rtpipe.session.session import Session
 from rtpipe.session.watch import Watchers
 from rtpipe.transport.frames import Reassembly
+
+log = logging.getLogger("rtpipe.daemon")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +47,7 @@ class Process:
     reassembly: Reassembly
     served: dict[str, Served] = field(default_factory=dict)
     stopping: bool = False
+    """No session begins any more, and the daemon says that it is not ready."""
     observer: Callable[[Fact], None] = log_fact
     """Is shown every fact, besides the stages and the taps."""
     taps: list[Tap] = field(default_factory=list)
@@ -51,6 +56,9 @@ class Process:
     _admitted: int = 0
     _establishing: set[trio.CancelScope] = field(default_factory=set)
     _emptied: trio.Event = field(default_factory=trio.Event)
+    _stop_asked: trio.Event = field(default_factory=trio.Event)
+    _has_successor: bool = False
+    _ender: Callable[[Session], None] | None = None
     _untapped: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
     def __post_init__(self) -> None:
@@ -73,10 +81,33 @@ class Process:
         """The configuration of the door of that name."""
         return next(listener for listener in self.config.listen if listener.name == name)
 
+    def stop(self, why: str) -> None:
+        """Have the daemon drain and end; returns at once."""
+        log.info("%s: stopping, %d sessions end once they are idle", why, len(self.served))
+        self.stopping = True
+        self._stop_asked.set()
+
+    async def stop_asked(self) -> None:
+        """Wait until somebody wants the daemon to end."""
+        await self._stop_asked.wait()
+
+    def drain(self, ender: Callable[[Session], None], *, has_successor: bool) -> None:
+        """Give every session to *ender*, those that come into service yet included.
+
+        Who comes now is refused, unless there is a successor at the same sockets: then nobody comes but who
+        was accepted before, and a refusal would be the only one the caller sees of an upgrade.
+        """
+        self._has_successor = has_successor
+        self._ender = ender
+        if not has_successor:
+            self._refuse_who_is_not_in_yet()
+        for session in self.sessions.values():
+            ender(session)
+
     @contextmanager
     def room(self) -> Iterator[None]:
         """Count somebody in, from the handshake on. Raises ``Refused`` when no more are taken."""
-        if self.stopping:
+        if self.stopping and not self._has_successor:
             raise _shutting_down()
         if self._admitted >= self.config.limits.max_sessions:
             raise Refused(
@@ -106,6 +137,8 @@ class Process:
     def registered(self, served: Served) -> Iterator[None]:
         """Count a session as in service."""
         self.served[served.session.id] = served
+        if self._ender is not None:
+            self._ender(served.session)
         try:
             yield
         finally:
@@ -119,10 +152,15 @@ class Process:
 
     def end_sessions(self, ending: Ending) -> None:
         """Tell every session to end, and refuse those that are not in service yet."""
-        for scope in self._establishing:
-            scope.cancel()
+        self._has_successor = False
+        self._refuse_who_is_not_in_yet()
+        self._ender = partial(Session.end, ending=ending)
         for session in self.sessions.values():
             session.end(ending)
+
+    def _refuse_who_is_not_in_yet(self) -> None:
+        for scope in self._establishing:
+            scope.cancel()
 
     def reconfigure(self) -> None:
         """Compose every session anew: there are other tools than before."""

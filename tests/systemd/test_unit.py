@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rtpipe.daemon.daemon import STOP_LIMIT_S
+from rtpipe.daemon.drain import STOP_LIMIT_S
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd/rtpipe.service"
