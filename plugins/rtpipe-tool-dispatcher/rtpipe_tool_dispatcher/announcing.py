@@ -1,6 +1,7 @@
 """Which of the offered tools the model is told of, and what an operator should know about them."""
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
@@ -25,9 +26,10 @@ class Announcing:
     def usable(
         self, offered: Sequence[Tool], allowed: Collection[str] | None, taken: Collection[str]
     ) -> dict[str, Tool]:
-        """The tools to announce, by name: what the principal may use, and nobody has declared himself.
+        """The tools to announce, by name: what the principal may use, and the client has not declared.
 
-        *allowed* are names, or patterns with ``*`` and ``?``; None allows all. *taken* are the client's.
+        *offered* has each name once. *allowed* are names, or patterns with ``*`` and ``?``; None allows all.
+        *taken* are the client's.
         """
         found: dict[str, Tool] = {}
         for tool in offered:
@@ -35,8 +37,6 @@ class Announcing:
                 self._warn(complaint)
             if tool.name in taken:
                 self._warn(f"tool {tool.name!a}: the client declares one of this name, which comes first")
-            elif tool.name in found:
-                self._warn(f"tool {tool.name!a} is offered twice: the first stage in the chain has it")
             elif self._refusal(tool) is None and (
                 allowed is None or any(fnmatchcase(tool.name, pattern) for pattern in allowed)
             ):
@@ -45,7 +45,11 @@ class Announcing:
 
     def complaints(self, tools: Sequence[Tool]) -> list[str]:
         """One line for each thing that is wrong with a tool."""
-        found = []
+        found = [
+            f"tool {name!a} is offered twice: the first stage in the chain has it"
+            for name, count in Counter(tool.name for tool in tools).items()
+            if count > 1
+        ]
         for tool in tools:
             if (why := self._refusal(tool)) is not None:
                 found.append(f"tool {tool.name!a} is left out: {why}")

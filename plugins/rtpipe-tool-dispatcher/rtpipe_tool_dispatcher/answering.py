@@ -11,7 +11,7 @@ import trio
 
 from rtpipe import HookFailed, Json, Retry, Session, Tool, ToolCall, facts, tool_error
 from rtpipe_tool_dispatcher import arguments as args
-from rtpipe_tool_dispatcher import envelope
+from rtpipe_tool_dispatcher import envelope, sayable
 from rtpipe_tool_dispatcher.health import Health
 from rtpipe_tool_dispatcher.state import Call, Run, State
 
@@ -22,6 +22,7 @@ log = logging.getLogger("rtpipe_tool_dispatcher")
 
 PAGES_KEPT_S = 300.0
 _NAMES_OFFERED = 3
+_LOGGED_CHARS = 2000
 Change = Callable[[Health], None]
 
 
@@ -134,7 +135,7 @@ class Answering:
             elif answer is None:
                 self._failed(session, tool, call, run, args.scrubbed(why, arguments, tool.mask))
             else:
-                self._succeeded(session, tool, run, envelope.wrap(answer))
+                self._answered(session, tool, call, run, envelope.wrap(answer), arguments)
         finally:
             run.status = run.status or "cancelled"
             run.ended_s = session.now()
@@ -142,26 +143,26 @@ class Answering:
             self.running.discard(run)
             session.state.make_room()
 
-    def _succeeded(self, session: Session[State], tool: Tool, run: Run, answer: str) -> None:
-        if len(answer) > envelope.PAGED_CHARS:
-            answer = envelope.fit(answer, self._config.max_result_chars, tool.name)
-        run.envelope = answer
+    def _answered(
+        self, session: Session[State], tool: Tool, call: ToolCall, run: Run, answer: str, arguments: Json
+    ) -> None:
         run.status = "error" if envelope.is_error(answer) else "ok"
         if run.status == "error" and envelope.retry_of(answer) == "later":
             self._went_wrong(session, tool, run)
         elif not run.timed_out:
             self._change_health(session, tool, lambda health: health.succeeded())
+        if run.status == "error" or len(answer) > envelope.PAGED_CHARS:
+            answer = envelope.fit(answer, self._config.max_result_chars, tool.name)
+        if run.status == "error" and not sayable.is_sayable(envelope.words(answer)):
+            # A tool's own words, but none for a caller.
+            why = args.scrubbed(ascii(answer[:_LOGGED_CHARS]), arguments, tool.mask)
+            failure_id = _logged(session, call, f"it says {why}")
+            retry = envelope.retry_of(answer) or "no"
+            answer = envelope.failure(self._config.failure_message, retry, failure_id)
+        run.envelope = answer
 
     def _failed(self, session: Session[State], tool: Tool, call: ToolCall, run: Run, why: str) -> None:
-        failure_id = secrets.token_hex(4)
-        log.warning(
-            "session %s: tool %s: call %s failed, id %s: %s",
-            session.id,
-            tool.name,
-            ascii(call.call_id[:80]),
-            failure_id,
-            why,
-        )
+        failure_id = _logged(session, call, why)
         self._went_wrong(session, tool, run)
         run.status = "error"
         retry = self._retry(tool, run, session.now())
@@ -214,9 +215,10 @@ class Answering:
             text = envelope.with_retry(text, "no")
         return Answer(self._fit(text, tool, page), repeat or run.status)
 
-    def fitting(self, run: Run, tool: Tool) -> str:
-        """A run's envelope, as much of it as a result may be."""
-        return self._fit(run.envelope, tool, 1)
+    async def _give_late(self, session: Session[State], call: Call, tool: Tool, run: Run) -> None:
+        await run.done.wait()
+        is_wanted = tool.late == "offer" and run.status != "cancelled"
+        self._plugin.giving.late(session, call, self._fit(run.envelope, tool, 1) if is_wanted else None)
 
     def _fit(self, text: str, tool: Tool, page: int) -> str:
         can_ask = not _has_own_page(tool)
@@ -228,11 +230,21 @@ class Answering:
         if not was_told:
             log.warning("session %s: tool %s took longer than %g s", session.id, tool.name, tool.timeout_s)
             if tool.late == "offer" or not tool.cancellable:
-                session.start_soon(self._plugin.give_late, session, call, tool, run)
+                session.start_soon(self._give_late, session, call, tool, run)
             else:
                 run.cancel("timeout")
         retry = "no" if repeat else self._retry(tool, run, session.now())
         return Answer(tool_error(self._config.timeout_message, retry), repeat or "timeout")
+
+
+def _logged(session: Session[State], call: ToolCall, why: str) -> str:
+    """Tell the log why a call failed; returns the id that the model is told."""
+    failure_id = secrets.token_hex(4)
+    call_id = ascii(call.call_id[:80])
+    log.warning(
+        "session %s: tool %s: call %s failed, id %s: %s", session.id, call.name, call_id, failure_id, why
+    )
+    return failure_id
 
 
 def _has_own_page(tool: Tool) -> bool:

@@ -26,9 +26,15 @@ def is_error(envelope: str) -> bool:
     return bool(_read(envelope).get("status") == "error")
 
 
-def retry_of(envelope: str) -> str:
-    """The ``retry`` of an error; empty where there is none."""
-    return str(_read(envelope).get("retry", ""))
+def retry_of(envelope: str) -> Retry | None:
+    """The ``retry`` of an error, where it has one that is known."""
+    found = _read(envelope).get("retry")
+    return found if found in ("now", "later", "no") else None
+
+
+def words(envelope: str) -> str:
+    """What an envelope says, without ways to write the same otherwise."""
+    return _text(_read(envelope))
 
 
 def with_retry(envelope: str, retry: Retry) -> str:
@@ -39,6 +45,7 @@ def with_retry(envelope: str, retry: Retry) -> str:
 
 def wrap(answer: str) -> str:
     """A tool's answer in an envelope; one that is an envelope already comes back as it is."""
+    answer = answer.encode(errors="replace").decode()  # half a surrogate pair is no text
     value = _value(answer)
     return answer if _is_envelope(value) else _text({"status": "success", "result": value})
 
@@ -58,7 +65,7 @@ def fit(envelope: str, max_chars: int, name: str, page: int = 1, *, can_ask: boo
     if page != 1:
         return tool_error("There are no pages: that was all of it.", "no")
     if read.get("status") == "error":
-        return tool_error(_cut(str(read.get("error")), budget), "no")
+        return tool_error(_cut(str(read.get("error")), budget), retry_of(envelope) or "no")
     whole = result if isinstance(result, str) else _text(result)
     shown = _cut(whole, budget)
     about = {"truncated": True, "shown_chars": len(shown), "total_chars": len(whole)}

@@ -1,7 +1,6 @@
 """The dispatcher: which calls are ours, when their results go up, and who speaks next."""
 
 import logging
-import secrets
 from typing import ClassVar
 
 import trio
@@ -15,19 +14,18 @@ from rtpipe import (
     Plugin,
     Session,
     Tool,
-    facts,
     on_client,
     on_server,
     tool_error,
 )
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import Client, Server
-from rtpipe_tool_dispatcher import arguments as args
 from rtpipe_tool_dispatcher import asking, requests
 from rtpipe_tool_dispatcher.announcing import Announcing
 from rtpipe_tool_dispatcher.answering import Answer, Answering
 from rtpipe_tool_dispatcher.config import Config
-from rtpipe_tool_dispatcher.state import Batch, Call, Output, Run, State
+from rtpipe_tool_dispatcher.giving import Giving
+from rtpipe_tool_dispatcher.state import Batch, Call, State
 from rtpipe_tool_dispatcher.voice import CLIENT_CALL_S
 
 log = logging.getLogger("rtpipe_tool_dispatcher")
@@ -47,6 +45,7 @@ class ToolDispatcher(Plugin[Config, State]):
     def __init__(self, config: Config, host: Host) -> None:
         super().__init__(config, host)
         self.answering = Answering(self)
+        self.giving = Giving(config, self.stage)
         self.announcing = Announcing(config, self.answering.schemas)
 
     async def shutdown(self) -> None:
@@ -68,10 +67,10 @@ class ToolDispatcher(Plugin[Config, State]):
         theirs = draft.get("tools") or []
         if not isinstance(theirs, list):
             return  # for the upstream to refuse
-        names = requests.tool_names(theirs)
         state = session.state
-        state.client_tools |= names
-        state.tools = self.announcing.usable(await session.offered_tools(), session.principal.tools, names)
+        state.client_tools |= requests.tool_names(theirs)
+        offered = await session.offered_tools()
+        state.tools = self.announcing.usable(offered, session.principal.tools, state.client_tools)
         state.announced |= set(state.tools)
         if state.tools:
             ours = [requests.declaration(tool) for tool in state.tools.values()]
@@ -86,7 +85,7 @@ class ToolDispatcher(Plugin[Config, State]):
         if self._is_ours(session, item):
             session.hide(str(item.get("id")))
         if event.type != Server.OUTPUT_ITEM_ADDED:
-            session.state.outputs.pop(str(item.get("id")), None)
+            self.giving.arrived(session, str(item.get("id")))
 
     @on_server(Server.OUTPUT_ITEM_DONE)
     def dispatch(self, session: Session[State], event: Event) -> None:
@@ -114,7 +113,7 @@ class ToolDispatcher(Plugin[Config, State]):
             state.tools.get(name),
         )
         if not batch.open and not batch.outputs:
-            batch.interrupted = state.voice.speaking
+            batch.interrupted = state.voice.is_speaking(session.now())
             if self.config.filler == "model":
                 session.start_soon(asking.hold_on, session, batch, self.config)
         batch.open[call_id] = call
@@ -122,7 +121,7 @@ class ToolDispatcher(Plugin[Config, State]):
 
     def _is_ours(self, session: Session[State], item: Json) -> bool:
         """Whether a call is of a tool announced here, or of one that does not exist."""
-        name, state = item.get("name"), session.state
+        name, state = str(item.get("name")), session.state
         if item.get("type") != "function_call" or name in state.client_tools:
             return False
         # A prompt that is stored upstream brings tools that only the upstream's configuration shows.
@@ -138,71 +137,9 @@ class ToolDispatcher(Plugin[Config, State]):
         del batch.open[call.call_id]
         batch.matters |= answer.status != "cancelled"
         batch.outputs.append((call, answer.envelope))
-        self._record(session, call, answer.status)
+        self.giving.record(session, call, answer.status)
         session.state.voice.wake()
-        self._give(session, batch)
-
-    def _record(self, session: Session[State], call: Call, status: str) -> None:
-        shown = ""
-        if self.config.record_arguments and call.tool is not None:
-            try:
-                shown = args.shown(args.parse(call.arguments), call.tool.mask)
-            except ValueError:
-                shown = ""
-        session.record(
-            facts.ToolCalled(
-                name=call.shown_name,
-                call_id=call.call_id,
-                stage=self.stage,
-                duration_s=session.now() - call.started_s,
-                status=status,
-                arguments=shown,
-            )
-        )
-
-    # --- the results go up ----------------------------------------------------------------------------------
-
-    def _give(self, session: Session[State], batch: Batch) -> None:
-        """Send the answers there are, not before their response is done; ask for one when it was the last."""
-        if not batch.ended:
-            return
-        outputs, batch.outputs = batch.outputs, []
-        for call, envelope in outputs:
-            self._send(session, call.call_id, call.name, envelope, as_message=batch.as_messages)
-        if batch.open:
-            return
-        state = session.state
-        state.batches = {key: each for key, each in state.batches.items() if each is not batch}
-        if batch.matters:
-            self._owe(session)
-
-    def _send(
-        self, session: Session[State], call_id: str, name: str, envelope: str, *, as_message: bool
-    ) -> None:
-        item_id = f"tool_{secrets.token_hex(8)}"
-        event = (
-            requests.message(item_id, name, envelope)
-            if as_message
-            else requests.output(item_id, call_id, envelope)
-        )
-        event_id = session.send_upstream(event)
-        session.state.outputs[item_id] = Output(name, envelope, event_id, as_message)
-
-    def _owe(self, session: Session[State]) -> None:
-        session.state.voice.owes = True
-        if not session.state.is_asking:
-            session.state.is_asking = True
-            session.start_soon(asking.ask_for_answer, session, self.config)
-
-    async def give_late(self, session: Session[State], call: Call, tool: Tool, run: Run) -> None:
-        """An answer after the time limit: given once as a message, or dropped."""
-        await run.done.wait()
-        is_wanted = tool.late == "offer" and run.status != "cancelled"
-        self._record(session, call, "late-offered" if is_wanted else "late-dropped")
-        if is_wanted:
-            text = self.answering.fitting(run, tool)
-            self._send(session, call.call_id, call.name, text, as_message=True)
-            self._owe(session)
+        self.giving.give(session, batch)
 
     # --- who speaks -----------------------------------------------------------------------------------------
 
@@ -210,23 +147,23 @@ class ToolDispatcher(Plugin[Config, State]):
     def caller_speaks(self, session: Session[State]) -> None:
         """Barge-in: what may be cancelled is, and our "hold on" stops."""
         state = session.state
-        state.voice.speaking = True
+        state.voice.caller_began(session.now())
         state.interrupt("the caller spoke")
         self._stop_filler(session)
-        state.voice.wake()
 
     @on_server(Server.SPEECH_STOPPED, Server.AUDIO_CLEARED)
     def caller_pauses(self, session: Session[State], event: Event) -> None:
         """The caller is silent; what was cleared is no turn."""
-        session.state.voice.speaking = False
+        voice = session.state.voice
+        voice.caller_paused()
         if event.type == Server.SPEECH_STOPPED:
-            session.state.voice.turn_ended(session.now())
-        session.state.voice.wake()
+            voice.turn_ended(session.now())
 
     @on_server(Server.AUDIO_COMMITTED)
     def caller_has_spoken(self, session: Session[State]) -> None:
         """A turn of the caller's is in the conversation."""
         session.state.turn()
+        session.state.voice.caller_paused()
         session.state.voice.turn_ended(session.now())
 
     @on_server(Server.RESPONSE_CREATED)
@@ -242,7 +179,7 @@ class ToolDispatcher(Plugin[Config, State]):
         voice.began(
             response_id, filler=filler, in_conversation=in_conversation, up_to_date=not session.state.outputs
         )
-        if voice.speaking:
+        if voice.is_speaking(session.now()):
             self._stop_filler(session)
 
     @on_server(Server.RESPONSE_DONE)
@@ -263,7 +200,7 @@ class ToolDispatcher(Plugin[Config, State]):
             session.state.voice.clients[call_id] = session.now() + CLIENT_CALL_S
         if (events.response_of(event.data) or {}).get("status") == "cancelled":
             session.state.interrupt("the response was cancelled")
-        self._give(session, batch)
+        self.giving.give(session, batch)
 
     def _stop_filler(self, session: Session[State]) -> None:
         response_id = session.state.voice.filler_response
@@ -277,30 +214,21 @@ class ToolDispatcher(Plugin[Config, State]):
         code, event_id, _ = events.error_of(event.data)
         if event_id is None:
             return
-        state = session.state
-        for item_id, output in list(state.outputs.items()):
-            if output.event_id == event_id:
-                del state.outputs[item_id]
-                self._refused_output(session, output, code)
-        state.voice.refused(event_id, again=code == _ALREADY_ACTIVE, now_s=session.now())
-
-    def _refused_output(self, session: Session[State], output: Output, code: str | None) -> None:
-        log.warning("session %s: a result of %s was refused: %s", session.id, ascii(output.name[:80]), code)
-        if not output.is_message:
-            self._send(session, "", output.name, output.envelope, as_message=True)
+        self.giving.refused(session, event_id, code)
+        session.state.voice.refused(event_id, again=code == _ALREADY_ACTIVE, now_s=session.now())
 
     # --- the client -----------------------------------------------------------------------------------------
 
     @on_client(Client.RESPONSE_CREATE)
     def somebody_asks(self, session: Session[State], event: Event) -> None:
         """An answer is asked for by somebody else; it may bring tools of its own."""
-        response = events.response_of(event.data) or {}
-        if event.origin == "client":
-            session.state.client_tools |= requests.tool_names(response.get("tools")) - set(
-                session.state.tools
-            )
+        response, state = events.response_of(event.data) or {}, session.state
+        if event.origin == "client" and (names := requests.tool_names(response.get("tools"))):
+            state.client_tools |= names
+            if names & set(state.tools):
+                session.reconfigure()
         if not events.is_out_of_band(event.data):
-            session.state.voice.turn_ended(session.now())
+            state.voice.turn_ended(session.now())
 
     @on_client(Client.ITEM_CREATE)
     def client_writes(self, session: Session[State], event: Event) -> None:
@@ -323,21 +251,13 @@ class ToolDispatcher(Plugin[Config, State]):
     # --- ends -----------------------------------------------------------------------------------------------
 
     def upstream_replaced(self, session: Session[State]) -> None:
-        """The new one knows no calls: what is still to be answered is told as a message."""
-        state = session.state
-        state.voice.upstream_replaced()
-        unheard, state.outputs = state.outputs, {}
-        for output in unheard.values():
-            self._send(session, "", output.name, output.envelope, as_message=True)
-        for batch in list(state.batches.values()):
-            batch.ended = batch.as_messages = True
-            if batch.open or batch.outputs:
-                self._give(session, batch)
-        state.batches = {key: each for key, each in state.batches.items() if each.open}
+        """Another upstream has taken over."""
+        session.state.voice.upstream_replaced()
+        self.giving.upstream_replaced(session)
 
     def session_close(self, session: Session[State]) -> None:
         """Calls still open are cancelled with the session, or left to end by themselves."""
         for batch in session.state.batches.values():
             for call in batch.open.values():
                 is_left = call.tool is not None and not call.tool.cancellable
-                self._record(session, call, "left" if is_left else "cancelled")
+                self.giving.record(session, call, "left" if is_left else "cancelled")

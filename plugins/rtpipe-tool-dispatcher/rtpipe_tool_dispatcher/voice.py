@@ -9,6 +9,8 @@ TURN_GRACE_S = 1.0
 ASKED_S = 35.0
 """A create that no response has come of is lost; longer than a stage may hold one by default."""
 FILLER_ASKED_S = 10.0
+SPEECH_S = 60.0
+"""Speech whose end is never told is over then: longer than people speak without a pause."""
 CLIENT_CALL_S = 30.0
 """How long an unanswered call of the client's keeps us from asking."""
 
@@ -17,8 +19,6 @@ class Voice:
     """The speakers of one session, as far as server events tell."""
 
     def __init__(self) -> None:
-        self.speaking = False
-        """Whether the caller is."""
         self.responses: set[str] = set()
         """Running responses that are heard."""
         self.owes = False
@@ -29,10 +29,25 @@ class Voice:
         self.filler_response: str | None = None
         self.clients: dict[str, float] = {}
         """Calls of the client's, made in one response with ours, and until when they keep us waiting."""
+        self._speech_until_s = -math.inf
         self._turn_until_s = -math.inf
         self._create_until_s = -math.inf
         self._filler_until_s = -math.inf
         self._changed = trio.Event()
+
+    def caller_began(self, now_s: float) -> None:
+        """The caller speaks."""
+        self._speech_until_s = now_s + SPEECH_S
+        self.wake()
+
+    def caller_paused(self) -> None:
+        """The caller is silent again."""
+        self._speech_until_s = -math.inf
+        self.wake()
+
+    def is_speaking(self, now_s: float) -> bool:
+        """Whether the caller is."""
+        return now_s < self._speech_until_s
 
     def turn_ended(self, now_s: float) -> None:
         """The caller's turn is over, or somebody has asked for an answer to it."""
@@ -83,9 +98,9 @@ class Voice:
 
     def wait_s(self, now_s: float, *, for_filler: bool = False) -> float:
         """For how long we must not ask for a response: 0 not at all, infinite until something changes."""
-        if self.speaking or self.responses:
+        if self.responses:
             return math.inf
-        until = [self._turn_until_s, self._create_until_s, self._filler_until_s]
+        until = [self._speech_until_s, self._turn_until_s, self._create_until_s, self._filler_until_s]
         if not for_filler:
             until += self.clients.values()
         return max(0.0, max(until) - now_s)
@@ -103,7 +118,7 @@ class Voice:
     def upstream_replaced(self) -> None:
         """What was running, or was asked of the last upstream, has ended with it."""
         self.responses.clear()
-        self.speaking = False
+        self._speech_until_s = -math.inf
         self.create_id = self.filler_create_id = self.filler_response = None
         self._create_until_s = self._filler_until_s = -math.inf
         self.wake()
