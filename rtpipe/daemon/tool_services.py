@@ -241,8 +241,13 @@ class ToolServices:
             message = f"A result may have {MAX_RESULT_BYTES} bytes."
             service.tell(ErrorMessage(code="result_too_large", message=message, call_id=call_id))
             return
-        value = msgspec.json.decode(text)
-        call.end(value if isinstance(value, str) else text.decode())
+        try:
+            # Only a text is read: numbers may be larger than any here, and are the model's to read.
+            call.end(msgspec.json.decode(text, type=str) if text.startswith(b'"') else text.decode())
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            call.end(failure="its result is no JSON")
+            message = "A result has to be JSON in UTF-8."
+            service.tell(ErrorMessage(code="bad_result", message=message, call_id=call_id))
 
     async def end(self, code: int, reason: str) -> None:
         """Close every connection, and wait until all are gone."""

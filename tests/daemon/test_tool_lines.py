@@ -187,7 +187,23 @@ async def test_who_may_offer_what(door, place):
 
 
 @pytest.mark.parametrize(
-    "line", [b"{", b"[]", b'{"type":"response.create"}', b'{"type":"rtpipe.tools.register"}', b"[" * 100_000]
+    "line",
+    [
+        b"{",
+        b"[]",
+        b'{"type":"response.create"}',
+        b'{"type":"rtpipe.tools.register"}',
+        b"[" * 100_000,
+        b'{"type":"rtpipe.tool.result","call_id":7,"result":1}',
+        b'{"type":"rtpipe.tool.result","call_id":null,"result":1}',
+        b'{"type":"rtpipe.tool.result","call_id":["x"],"result":1}',
+        b'{"type":"rtpipe.tool.result","call_id":"x","error":{"a":1}}',
+        b'{"type":"rtpipe.tool.result","call_id":"x","error":"a","retry":"often"}',
+        b'{"type":"rtpipe.tool.result","call_id":"x","result":"\\ud800"}',
+        b'{"type":"rtpipe.tool.result","call_id":"x","result":NaN}',
+        b'{"type":"rtpipe.tool.result","call_id":"x","result":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+    ids=lambda line: line[-24:].decode(),
 )
 async def test_lines_that_count_for_nothing(door, place, line):
     path, _ = door()

@@ -336,6 +336,32 @@ async def test_a_result_that_is_too_large(services, asked, monkeypatch):
         assert (await told(service))[-1]["code"] == "result_too_large"
 
 
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        (b"1e999", "1e999"),
+        (b"9" * 5000, "9" * 5000),
+        (b'{"a":' + b"[" * 400 + b"]" * 400 + b"}", '{"a":' + "[" * 400 + "]" * 400 + "}"),
+        (b'{"status":"success","result":{"status":"error","error":"x"}}', None),
+        (b'"\\u0000\\u001b[31m"', "\x00\x1b[31m"),
+        (b'"\xff"', "its result is no JSON"),
+        (b'["\xff"]', "its result is no JSON"),
+    ],
+    ids=lambda each: None if each is None else str(each[:20]),
+)
+async def test_odd_results(services, asked, written, answer):
+    """What a number or a nested value is, is for the model to read."""
+    with services.connected(DESK) as service:
+        services.register(service, raw("dice"))
+        await asked.ask()
+        (call_id,) = service.calls
+        services.answered(service, ToolResult(call_id=call_id, result=msgspec.Raw(written)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked.answers == [written.decode() if answer is None else answer]
+        refused = [each for each in await told(service) if each["type"] == "rtpipe.error"]
+        assert [each["code"] for each in refused] == ["bad_result"] * (answer == "its result is no JSON")
+
+
 @pytest.mark.parametrize("arguments", ["", "{", "[]", '"\ud800"'])
 async def test_arguments_that_are_no_object_are_sent_to_nobody(services, arguments):
     with services.connected(DESK) as service:
