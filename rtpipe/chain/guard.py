@@ -7,10 +7,10 @@ and writes one log line for each kind of failure. What a failure then means is t
 import inspect
 import logging
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import CoroutineType
+from types import CoroutineType, FrameType
 from typing import Any
 
 import trio
@@ -40,6 +40,15 @@ class Guard:
 
     def __init__(self) -> None:
         self.failures: Counter[tuple[str, str, str]] = Counter()
+        self.verdicts: Counter[tuple[str, str]] = Counter()
+        """What event hooks decided, by stage and verdict: ``pass``, or the name of its type."""
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        """What event hooks took, by stage; waiting included."""
+
+    def decided(self, stage: str, seconds: float, verdict: str) -> None:
+        """Count what an event hook took and decided."""
+        self.verdicts[stage, verdict] += 1
+        self.seconds[stage] += seconds
 
     async def call(self, call: HookCall, *args: Any, limit_s: float | None = None) -> Any:
         """Call a hook implementation and return what it returns.
@@ -133,6 +142,20 @@ def describe(exc: BaseException) -> str:
     frames = traceback.extract_tb(exc.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"{type(exc).__name__}: {message}{where}" if message else f"{type(exc).__name__}{where}"
+
+
+def call_in(frame: FrameType | None) -> HookCall | None:
+    """The hook call that a stack, from its innermost frame out, is in. For a thread that wants to know what
+    keeps the event loop busy: the guard itself remembers nothing, which would cost every call."""
+    while frame is not None:
+        if frame.f_code in _CALLERS:
+            call: HookCall = frame.f_locals["call"]
+            return call
+        frame = frame.f_back
+    return None
+
+
+_CALLERS = (Guard.call.__code__, Guard.call_now.__code__)
 
 
 def is_async(function: Callable[..., Any]) -> bool:

@@ -5,6 +5,7 @@ other direction is the business of its surroundings: the session.
 """
 
 from collections.abc import Container, Sequence
+from time import perf_counter
 from typing import Any, Final, Protocol, cast
 
 from rtpipe.api.errors import HookFailed, Refused
@@ -131,6 +132,17 @@ async def decide(guard: Guard, link: Link, view: Any, event: Event) -> Verdict:
     """Ask one stage; a failure becomes the verdict its policy names."""
     call = link.decide
     assert call is not None
+    began = perf_counter()
+    try:
+        verdict = await _decide(guard, call, view, event)
+    except BaseException:
+        guard.decided(call.stage, perf_counter() - began, "cancelled")
+        raise
+    guard.decided(call.stage, perf_counter() - began, "pass" if verdict is None else type(verdict).__name__)
+    return verdict
+
+
+async def _decide(guard: Guard, call: HookCall, view: Any, event: Event) -> Verdict:
     try:
         verdict = await guard.call(call, view, event)
         if verdict is None:
