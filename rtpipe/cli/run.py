@@ -52,13 +52,17 @@ def run(args: argparse.Namespace) -> int:
     import trio
 
     from rtpipe.daemon import daemon, logs
+    from rtpipe.daemon.service import passed_sockets
 
     loaded, read_again = _load(args)
     logs.set_up(loaded.config.log.level)
     for warning in loaded.warnings:
         complain(f"warning: {warning}")
     pace = args.sim_pace if args.sim else None
-    trio.run(partial(daemon.run, loaded, sim_pace=pace, ready=_say_ready, read_again=read_again))
+    sockets = passed_sockets()
+    trio.run(
+        partial(daemon.run, loaded, sim_pace=pace, ready=_say_ready, read_again=read_again, sockets=sockets)
+    )
     return 0
 
 

@@ -5,17 +5,29 @@ import re
 from pathlib import Path
 
 UNIX = "unix:"
+PASSED = "fd:"
 _MODE = re.compile(r"0?[0-7]{3}")
+_PASSED_NAME = re.compile(r"[A-Za-z0-9._@-]{1,255}")
 _UNIX_PATH_BYTES = 107
 
 
-def parse_address(address: str) -> tuple[str, int] | Path:
-    """``"[::1]:8787"`` to ``("::1", 8787)``, ``"unix:/run/x"`` to ``Path("/run/x")``.
+class PassedName(str):
+    """The name of sockets that the service manager passes."""
+
+    __slots__ = ()
+
+
+def parse_address(address: str) -> tuple[str, int] | Path | PassedName:
+    """``"[::1]:8787"`` to ``("::1", 8787)``, ``"unix:/run/x"`` to ``Path("/run/x")``, ``"fd:x"`` to a name.
 
     Raises ``ValueError`` with a sentence for the operator.
     """
     if address.startswith(UNIX):
         return parse_socket_path(address.removeprefix(UNIX), UNIX)
+    if address.startswith(PASSED):
+        if not _PASSED_NAME.fullmatch(name := address.removeprefix(PASSED)):
+            raise ValueError("expected fd: and the FileDescriptorName= of a socket unit, such as fd:realtime")
+        return PassedName(name)
     host, colon, port = address.rpartition(":")
     if not colon or not (port.isascii() and port.isdecimal()) or len(port) > 5 or int(port) > 65535:
         raise ValueError(

@@ -81,27 +81,14 @@ class Listen(Struct, frozen=True, kw_only=True):
             msgspec.structs.force_setattr(self, "name", self.address)
 
     @property
-    def host(self) -> str:
-        """Of TCP; "" for a Unix socket."""
-        place = parse_address(self.address)
-        return "" if isinstance(place, Path) else place[0]
-
-    @property
-    def port(self) -> int:
-        """Of TCP. 0: one that is free."""
-        place = parse_address(self.address)
-        return 0 if isinstance(place, Path) else place[1]
-
-    @property
-    def path(self) -> Path | None:
-        """Of a Unix socket."""
-        place = parse_address(self.address)
-        return place if isinstance(place, Path) else None
+    def place(self) -> tuple[str, int] | Path | PassedName:
+        """Host and port (0: one that is free), the path of a Unix socket, or the name of passed ones."""
+        return parse_address(self.address)
 
     @property
     def url(self) -> str:
-        """As clients write it, without a path; a port 0 is not known yet."""
-        if self.address.startswith(UNIX):
+        """As clients write it, without a path; a port 0 is not known yet, nor where a passed socket is."""
+        if not isinstance(self.place, tuple):
             return self.address
         return f"{'ws' if self.tls is None else 'wss'}://{self.address}"
 

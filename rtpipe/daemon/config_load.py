@@ -15,7 +15,7 @@ from rtpipe.api.plugin import OnError
 from rtpipe.api.secret import Secret
 from rtpipe.chain.discovery import RESERVED, AnyPlugin, load_plugin
 from rtpipe.daemon import config_files
-from rtpipe.daemon.addresses import parse_address, parse_mode, parse_socket_path
+from rtpipe.daemon.addresses import PassedName, parse_address, parse_mode, parse_socket_path
 from rtpipe.daemon.config import Config, StageTable
 from rtpipe.daemon.config_convert import convert
 from rtpipe.daemon.config_files import Sources, Table, nearest
@@ -172,7 +172,7 @@ def _secrets(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, Secret]]:
 
 
 def _check_listeners(config: Config, sources: Sources) -> None:
-    seen: dict[tuple[str, int] | Path, int] = {}
+    seen: dict[tuple[str, int] | Path | PassedName, int] = {}
     names: set[str] = set()
     for i, listener in enumerate(config.listen):
         try:
@@ -180,7 +180,7 @@ def _check_listeners(config: Config, sources: Sources) -> None:
         except ValueError as exc:
             raise sources.error(("listen", i, "address"), str(exc)) from None
         first = seen.setdefault(address, i)
-        if first != i and (isinstance(address, Path) or address[1]):
+        if first != i and (not isinstance(address, tuple) or address[1]):
             raise sources.error(("listen", i, "address"), f"the same address as listen[{first}]")
         if listener.name in names:  # the name is how a connection finds the rules of its door
             raise sources.error(("listen", i, "name"), "another listener has this name: write one for each")
@@ -207,7 +207,7 @@ def _check_admin(config: Config, sources: Sources) -> None:
     except ValueError as exc:
         raise sources.error(("admin", "socket"), str(exc)) from None
     for i, listener in enumerate(config.listen):
-        if listener.path == path:
+        if listener.place == path:
             raise sources.error(("admin", "socket"), f"the same address as listen[{i}]")
 
 

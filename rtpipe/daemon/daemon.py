@@ -15,6 +15,7 @@ from rtpipe.api.facts import Fact
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
 from rtpipe.chain.instances import Lineup, Services, StageSpec
+from rtpipe.daemon import metrics, service
 from rtpipe.daemon.admin import Admin
 from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
@@ -27,6 +28,7 @@ from rtpipe.daemon.process import Process
 from rtpipe.daemon.reload import Reloader
 from rtpipe.daemon.routes import Routes
 from rtpipe.daemon.stages import specs_of
+from rtpipe.daemon.service import Sockets
 from rtpipe.session.closing import GOING_AWAY
 from rtpipe.session.watch import Watchers
 from rtpipe.store import Store
@@ -58,17 +60,18 @@ async def run(
     read_again: Callable[[], Loaded] | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT, or cancellation.
+    sockets: Sockets | None = None,
 
     *sim_pace*: dial a simulated model of our own, which speaks so many times as fast as real time (0: never
     waits), instead of the configured upstreams. *observer* is shown every fact. *read_again* is what a reload
-    loads; without it there is nothing to reload.
+    loads; without it there is nothing to reload. *sockets* are those that the service manager passed.
 
     Raises ``ConfigError`` for whatever keeps it from starting.
     """
     specs = specs_of(loaded, secrets_of_upstreams=sim_pace is None)
     failure: ConfigError | None = None
     try:
-        await _run(loaded, specs, sim_pace, ready, observer, read_again)
+        await _run(loaded, specs, sim_pace, ready, observer, read_again, sockets or {})
     except* ConfigError as group:
         failure = _first(group)
     if failure is not None:
@@ -84,6 +87,7 @@ async def _run(
     read_again: Callable[[], Loaded] | None,
 ) -> None:
     guard = Guard()
+    sockets: Sockets,
     watchers = Watchers(guard, loaded.config.limits.watch_events)
     state_dir = loaded.config.state_path
     store = Store.at(state_dir / "store.sqlite3")
@@ -112,7 +116,7 @@ async def _run(
                 # From before the plugins start: without it the signal would end the process.
                 await attending.start(_reload_on_signal, reloader)
                 await reloader.first(loaded, specs)
-                await _serve(loaded, process, reloader, ready)
+                await _serve(loaded, sockets, process, reloader, ready)
                 attending.cancel_scope.cancel()
         finally:
             await reloader.stop()
@@ -121,10 +125,15 @@ async def _run(
 
 
 async def _serve(
-    loaded: Loaded, process: Process, reloader: Reloader, ready: Callable[[Ready], None]
+    loaded: Loaded,
+    sockets: Sockets,
+    process: Process,
+    reloader: Reloader,
+    ready: Callable[[Ready], None],
 ) -> None:
     """Open the listeners, serve, and when told to stop drain."""
-    doors, admin = await open_all(loaded)
+    doors, admin = await open_all(loaded, sockets)
+    process.has_successor = any(listener.is_passed for listener in doors)
     # The admin socket answers for as long as there is anything to look after.
     async with trio.open_nursery() as looking_after, trio.open_nursery() as handlers:
         await looking_after.start(_stop_on_signal, process)
@@ -132,11 +141,17 @@ async def _serve(
             answer = Admin(process, reloader).handle
             watch = partial(serve_admin_lines, process)
             looking_after.start_soon(partial(serve, admin, answer, lines_handler=watch))
-        handlers.start_soon(_serve_doors, process, doors, handlers)
-        ready(Ready([_address(listener) for listener in doors], process))
+        accepting = trio.CancelScope()
+        handlers.start_soon(_serve_doors, process, doors, handlers, accepting)
+        addresses = [_address(listener) for listener in doors]
+        ready(Ready(addresses, process))
+        service.tell(READY=1, STATUS=f"serving {' '.join(addresses)}")
         await process.stop_asked()
-        # Until the end who comes is told that there is nobody, and so is who asks whether we are ready.
-        await drain(process, has_successor=False)
+        # A socket that was passed to us is passed to the next, which serves who comes now. At our own, who
+        # comes is told until the end that there is nobody, and so is who asks whether we are ready.
+        if process.has_successor:
+            accepting.cancel()
+        await drain(process)
         with trio.move_on_after(TAPS_LIMIT_S):
             await process.tools.end(GOING_AWAY, STOPPING)
             await process.end_taps()
@@ -144,18 +159,22 @@ async def _serve(
         looking_after.cancel_scope.cancel()
 
 
-async def _serve_doors(process: Process, doors: Sequence[Listener], handlers: trio.Nursery) -> None:
+async def _serve_doors(
+    process: Process, doors: Sequence[Listener], handlers: trio.Nursery, accepting: trio.CancelScope
+) -> None:
     limits = process.config.limits
-    await serve(
-        doors,
-        Routes(process).handle,
-        lines_handler=partial(serve_lines, process),
-        nursery=handlers,
-        max_message_bytes=limits.max_message_bytes,
-        reassembly=process.reassembly,
-        write_deadline_s=limits.write_deadline_s,
-        head_deadline_s=limits.handshake_timeout_s,
-    )
+    with accepting:
+        await serve(
+            doors,
+            Routes(process).handle,
+            lines_handler=partial(serve_lines, process),
+            nursery=handlers,
+            crowd=process.crowd,
+            max_message_bytes=limits.max_message_bytes,
+            reassembly=process.reassembly,
+            write_deadline_s=limits.write_deadline_s,
+            head_deadline_s=limits.handshake_timeout_s,
+        )
 
 
 async def _reload_on_signal(
@@ -203,7 +222,7 @@ async def _simulated(nursery: trio.Nursery, pace: float) -> Callable[[Config], S
 
 def _address(listener: Listener) -> str:
     """Where a client of the Realtime protocol connects; a Unix socket has no URL of its own."""
-    return listener.url if listener.file is not None else f"{listener.url}/v1/realtime"
+    return listener.url if listener.is_unix else f"{listener.url}/v1/realtime"
 
 
 def _place(host: str, port: int) -> str:

@@ -16,11 +16,8 @@ STOP_LIMIT_S = 10.0
 """What sessions may take to end once they are told to."""
 
 
-async def drain(process: Process, *, has_successor: bool) -> None:
-    """End each session as soon as it is idle, and all of them after ``drain_timeout_s``.
-
-    *has_successor*: somebody else serves the same sockets, so nobody is to be refused (``Process.drain``).
-    """
+async def drain(process: Process) -> None:
+    """End each session as soon as it is idle, and all of them after ``drain_timeout_s``."""
     timeout_s = process.config.limits.drain_timeout_s
     ending = Ending(SERVICE_RESTART, "service restart", HOST)
     async with trio.open_nursery() as waiting:
@@ -29,7 +26,7 @@ async def drain(process: Process, *, has_successor: bool) -> None:
             waiting.start_soon(_end_when_idle, session, ending)
 
         if timeout_s:
-            process.drain(end_when_idle, has_successor=has_successor)
+            process.drain(end_when_idle)
             with trio.move_on_after(timeout_s) as patience:
                 await process.empty()
             if patience.cancelled_caught:

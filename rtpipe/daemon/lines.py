@@ -92,7 +92,7 @@ async def _serve_admin(process: Process, lines: JsonLines) -> None:
 
 async def _hello(process: Process, lines: JsonLines) -> Hello:
     try:
-        with trio.fail_after(process.config.limits.handshake_timeout_s):
+        with process.crowd.arrival(), trio.fail_after(process.config.limits.handshake_timeout_s):
             hello = msgspec.json.decode(await lines.receive(), type=Hello)
     except trio.TooSlowError:
         raise Refused(408, "request_timeout", "The hello did not come in time.") from None

@@ -1,19 +1,25 @@
 """Doors opened as the configuration says, and the files that they and the upstreams need."""
 
 import errno
+import logging
 import os
+import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from rtpipe.api.errors import ConfigError
-from rtpipe.daemon.addresses import parse_mode
+from rtpipe.daemon.addresses import PassedName, parse_mode
 from rtpipe.daemon.config import Admin, Listen
 from rtpipe.daemon.config_load import Loaded
+from rtpipe.daemon.service import Sockets
 from rtpipe.daemon.toml_positions import Path as KeyPath
 from rtpipe.daemon.upstreams import upstream_tls
-from rtpipe.transport.server import Listener, open_tcp, open_unix
+from rtpipe.transport.server import Listener, open_tcp, open_unix, take_over
 from rtpipe.transport.tls import server_context
 from rtpipe.transport.unix import group_id
+
+log = logging.getLogger("rtpipe.daemon")
 
 _HINTS = {
     errno.EADDRINUSE: "Address already in use: choose another address",
@@ -25,8 +31,9 @@ _HINTS = {
 }
 
 
-async def open_all(loaded: Loaded) -> tuple[list[Listener], list[Listener]]:
-    """Bind and listen everywhere: the doors, and the admin socket if there is to be one.
+async def open_all(loaded: Loaded, sockets: Sockets) -> tuple[list[Listener], list[Listener]]:
+    """Bind and listen everywhere: the doors, and the admin socket if there is to be one. *sockets* are those
+    that were passed to us.
 
     Raises ``ConfigError`` for the first that does not open.
     """
@@ -34,13 +41,15 @@ async def open_all(loaded: Loaded) -> tuple[list[Listener], list[Listener]]:
     admin: list[Listener] = []
     try:
         for i, door in enumerate(loaded.config.listen):
-            doors += await _open(loaded, i, door)
+            doors += await _open(loaded, i, door, sockets)
         if (path := loaded.config.admin.socket) is not None:
             admin.append(_open_admin(loaded, loaded.config.admin, path))
     except BaseException:
         for listener in doors:
             await listener.aclose()
         raise
+    for name in sockets.keys() - {listener.place for listener in loaded.config.listen}:
+        log.warning("no listener has the address fd:%s: sockets of that name were passed for nothing", name)
     return doors, admin
 
 
@@ -52,15 +61,31 @@ def _open_admin(loaded: Loaded, admin: Admin, path: str) -> Listener:
         raise _not_opened(loaded, ("admin", "socket"), path, exc) from None
 
 
-async def _open(loaded: Loaded, i: int, door: Listen) -> list[Listener]:
+async def _open(loaded: Loaded, i: int, door: Listen, sockets: Sockets) -> list[Listener]:
     tls = _server_tls(loaded, i, door)
     group = _door_group(loaded, i, door)
     try:
-        if door.path is not None:
-            return [open_unix(door.name, door.path, parse_mode(door.mode), group)]
-        return await open_tcp(door.name, door.host, door.port, tls)
+        match door.place:
+            case PassedName() as name:
+                return _take_over(loaded, i, door, sockets.get(name, ()), tls)
+            case Path() as path:
+                return [open_unix(door.name, path, parse_mode(door.mode), group)]
+            case host, port:
+                return await open_tcp(door.name, host, port, tls)
     except OSError as exc:
         raise _not_opened(loaded, ("listen", i, "address"), door.address, exc) from None
+
+
+def _take_over(
+    loaded: Loaded, i: int, door: Listen, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None
+) -> list[Listener]:
+    if not sockets:
+        what = f"no socket was passed by the name {door.place} (is the socket unit started?)"
+        raise loaded.sources.error(("listen", i, "address"), what)
+    if tls is not None and any(each.family == socket.AF_UNIX for each in sockets):
+        what = "a Unix socket has this name, and a Unix socket has no TLS"
+        raise loaded.sources.error(("listen", i, "tls"), what)
+    return [take_over(door.name, each, tls) for each in sockets]
 
 
 def _not_opened(loaded: Loaded, path: KeyPath, address: str, exc: OSError) -> ConfigError:
@@ -91,7 +116,7 @@ def _server_tls(loaded: Loaded, i: int, door: Listen) -> ssl.SSLContext | None:
 
 
 def _door_group(loaded: Loaded, i: int, door: Listen) -> int | None:
-    return None if door.path is None else _group(loaded, ("listen", i, "group"), door.group)
+    return None if not isinstance(door.place, Path) else _group(loaded, ("listen", i, "group"), door.group)
 
 
 def _group(loaded: Loaded, path: KeyPath, name: str | None) -> int | None:

@@ -13,6 +13,8 @@ from rtpipe.api.facts import Fact
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
 from rtpipe.daemon.config import Config, Listen
+from rtpipe.daemon import service
+from rtpipe.daemon.audit import Audit
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.taps import Tap
@@ -20,9 +22,11 @@ from rtpipe.daemon.tool_services import ToolServices
 from rtpipe.daemon.totals import Totals
 from rtpipe.session.closing import Ending
 from rtpipe.session.session import Session
+from rtpipe.daemon.watchdog import Watchdog
 from rtpipe.session.watch import Watchers
 from rtpipe.transport.frames import Reassembly
 
+from rtpipe.transport.crowd import Crowd
 log = logging.getLogger("rtpipe.daemon")
 
 
@@ -51,13 +55,18 @@ class Process:
     observer: Callable[[Fact], None] = log_fact
     """Is shown every fact, besides the stages and the taps."""
     taps: list[Tap] = field(default_factory=list)
+    has_successor: bool = False
+    """Somebody else will serve the same sockets. Then nobody comes once we stop but who was accepted before,
+    and is let in: a refusal would be all that the caller sees of an upgrade."""
     totals: Totals = field(default_factory=Totals)
     tools: ToolServices = field(init=False)
     _admitted: int = 0
     _establishing: set[trio.CancelScope] = field(default_factory=set)
+    watchdog: Watchdog = field(default_factory=Watchdog)
+    crowd: Crowd = field(default_factory=Crowd)
+    audit: Audit = field(default_factory=Audit)
     _emptied: trio.Event = field(default_factory=trio.Event)
     _stop_asked: trio.Event = field(default_factory=trio.Event)
-    _has_successor: bool = False
     _ender: Callable[[Session], None] | None = None
     _untapped: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
@@ -83,7 +92,9 @@ class Process:
 
     def stop(self, why: str) -> None:
         """Have the daemon drain and end; returns at once."""
-        log.info("%s: stopping, %d sessions end once they are idle", why, len(self.served))
+        what = f"stopping, {len(self.served)} sessions end once they are idle"
+        log.info("%s: %s", why, what)
+        service.tell(STOPPING=1, STATUS=what)
         self.stopping = True
         self._stop_asked.set()
 
@@ -91,15 +102,10 @@ class Process:
         """Wait until somebody wants the daemon to end."""
         await self._stop_asked.wait()
 
-    def drain(self, ender: Callable[[Session], None], *, has_successor: bool) -> None:
-        """Give every session to *ender*, those that come into service yet included.
-
-        Who comes now is refused, unless there is a successor at the same sockets: then nobody comes but who
-        was accepted before, and a refusal would be the only one the caller sees of an upgrade.
-        """
-        self._has_successor = has_successor
+    def drain(self, ender: Callable[[Session], None]) -> None:
+        """Give every session to *ender*, those that come into service yet included; refuse who is not in."""
         self._ender = ender
-        if not has_successor:
+        if not self.has_successor:
             self._refuse_who_is_not_in_yet()
         for session in self.sessions.values():
             ender(session)
@@ -107,7 +113,7 @@ class Process:
     @contextmanager
     def room(self) -> Iterator[None]:
         """Count somebody in, from the handshake on. Raises ``Refused`` when no more are taken."""
-        if self.stopping and not self._has_successor:
+        if self.stopping and not self.has_successor:
             raise _shutting_down()
         if self._admitted >= self.config.limits.max_sessions:
             raise Refused(
@@ -145,14 +151,17 @@ class Process:
             del self.served[served.session.id]
 
     async def empty(self) -> None:
-        """Wait until everybody who was let in is gone."""
-        while self._admitted:
-            self._emptied = trio.Event()
-            await self._emptied.wait()
+        """Wait until everybody who was let in is gone, and, where there is a successor, who is on the way."""
+        while self._admitted or (self.has_successor and self.crowd.arriving):
+            if self.has_successor:
+                await self.crowd.all_arrived()
+            if self._admitted:
+                self._emptied = trio.Event()
+                await self._emptied.wait()
 
     def end_sessions(self, ending: Ending) -> None:
         """Tell every session to end, and refuse those that are not in service yet."""
-        self._has_successor = False
+        self.has_successor = False
         self._refuse_who_is_not_in_yet()
         self._ender = partial(Session.end, ending=ending)
         for session in self.sessions.values():
@@ -166,6 +175,16 @@ class Process:
         """Compose every session anew: there are other tools than before."""
         for session in self.totals.live:
             session.reconfigure()
+
+    @contextmanager
+    def guest(self, principal: Principal) -> Iterator[trio.CancelScope]:
+        """Count in somebody who has no session: a tap or a tool service. Cancelling the scope ends that."""
+        with trio.CancelScope() as scope:
+            self.guests[scope] = principal
+            try:
+                yield scope
+            finally:
+                del self.guests[scope]
 
     @contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:

@@ -9,7 +9,7 @@ import trio
 from rtpipe.api.errors import ConfigError
 from rtpipe.chain import instances
 from rtpipe.chain.instances import Instance, Lineup, Services, StageSpec
-from rtpipe.daemon import changes
+from rtpipe.daemon import changes, logs, service
 from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.generation import Generation
@@ -68,6 +68,8 @@ class Reloader:
         Waits for a reload that is under way; that is as long as its plugins take to start, which is limited.
         """
         async with self._changing:
+            service.tell(RELOADING=1, MONOTONIC_USEC=service.monotonic_usec())
+            status = "serving with the configuration of before"
             try:
                 report = await self._reload()
             except ConfigError as exc:
@@ -75,6 +77,8 @@ class Reloader:
                 raise
         for warning in report.warnings:
             log.warning("reload: %s", warning)
+            finally:
+                service.tell(READY=1, STATUS=status)
         log.info(
             "reload: changed: %s; at the next start: %s; new plugins: %s; %d sessions keep the old chain",
             *(", ".join(each) or "nothing" for each in (report.changed, report.at_next_start)),
@@ -156,6 +160,7 @@ class Reloader:
         self._services.nursery.start_soon(self._retire_in_time, before)
         return new
 
+        self._services.judge_again()
     async def _retire_in_time(self, generation: Generation) -> None:
         await generation.unused()
         with trio.CancelScope(shield=True):

@@ -1,5 +1,6 @@
 """Listening sockets, and one handler call for each request that comes through them."""
 
+import errno
 import logging
 import socket
 import ssl
@@ -14,6 +15,7 @@ import trio
 
 from rtpipe.transport import unix
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Peer
+from rtpipe.transport.crowd import Crowd, Guest
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.http import RequestRefused, error_body, read_head, respond, server_side
@@ -28,20 +30,27 @@ logger = logging.getLogger("rtpipe.transport")
 
 Handler = Callable[[Exchange], Awaitable[None]]
 LinesHandler = Callable[[JsonLines], Awaitable[None]]
-_Converse = Callable[[trio.SocketStream], Awaitable[None]]
+_Converse = Callable[[trio.SocketStream, Guest], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """An open listening socket and the name by which the operator knows it.
 
-    `tls`: what comes through it is TLS by this context. `file`: it is a Unix socket.
+    `tls`: what comes through it is TLS by this context. `file`: the socket in the file system that goes with
+    it. `is_passed`: somebody else made it, and keeps it when we are done.
     """
 
     name: str
     socket: trio.SocketListener
     tls: ssl.SSLContext | None = None
     file: unix.SocketFile | None = None
+    is_passed: bool = False
+
+    @property
+    def is_unix(self) -> bool:
+        """A Unix socket: the kernel knows who connects, and JSON lines are spoken."""
+        return self.socket.socket.family == socket.AF_UNIX
 
     @property
     def address(self) -> tuple[str, int]:
@@ -52,8 +61,8 @@ class Listener:
     @property
     def url(self) -> str:
         """Where it is, without a path: ``ws://127.0.0.1:8787``, ``wss://[::1]:8443``, ``unix:/run/x``."""
-        if self.file is not None:
-            return f"unix:{self.file.path}"
+        if self.is_unix:
+            return f"unix:{self.socket.socket.getsockname()}"
         host, port = self.address
         return f"{'ws' if self.tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -75,12 +84,22 @@ def open_unix(name: str, path: Path, mode: int, group: int | None = None) -> Lis
     return Listener(name, trio.SocketListener(trio.socket.from_stdlib_socket(made)), file=file)
 
 
+def take_over(name: str, made: socket.socket, tls: ssl.SSLContext | None = None) -> Listener:
+    """A socket that somebody else made and listens at. Raises OSError for one that cannot be served."""
+    if made.type != socket.SOCK_STREAM or not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        raise OSError(errno.EINVAL, "it is no stream socket that is listened at")
+    if made.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        raise OSError(errno.EAFNOSUPPORT, "it is neither TCP nor a Unix socket")
+    return Listener(name, trio.SocketListener(trio.socket.from_stdlib_socket(made)), tls, is_passed=True)
+
+
 async def serve(
     listeners: Sequence[Listener],
     handler: Handler,
     *,
     lines_handler: LinesHandler | None = None,
     nursery: trio.Nursery | None = None,
+    crowd: Crowd | None = None,
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     reassembly: Reassembly | None = None,
     write_deadline_s: float = WRITE_DEADLINE_S,
@@ -90,21 +109,29 @@ async def serve(
 
     On a Unix socket whoever begins with `{` speaks JSON lines, and `lines_handler` gets it.
 
+    `crowd` counts who is connected, over several serve() too.
+
     The handlers run in `nursery` where given, and so outlive a cancelled serve(): that is how a drain stops
     accepting. A handler that raises costs its own connection (500, or 1011) and a log entry; one that is
     cancelled closes its WebSocket with 1001.
     """
     service = _Service(
-        handler, lines_handler, max_message_bytes, reassembly, write_deadline_s, head_deadline_s
+        handler,
+        lines_handler,
+        crowd or Crowd(),
+        max_message_bytes,
+        reassembly,
+        write_deadline_s,
+        head_deadline_s,
     )
     async with trio.open_nursery() as accepting:
         for listener in listeners:
             converse = partial(_converse, service, listener)
-            accepting.start_soon(_accept, listener, converse, nursery or accepting)
+            accepting.start_soon(_accept, listener, service.crowd, converse, nursery or accepting)
     raise AssertionError("accepting ends by cancellation alone")
 
 
-async def _accept(listener: Listener, converse: _Converse, nursery: trio.Nursery) -> None:
+async def _accept(listener: Listener, crowd: Crowd, converse: _Converse, nursery: trio.Nursery) -> None:
     pausing = False
     try:
         while True:
@@ -113,11 +140,12 @@ async def _accept(listener: Listener, converse: _Converse, nursery: trio.Nursery
             except OSError as error:  # out of descriptors or memory: what lives goes on, who comes waits
                 if not pausing:
                     logger.warning("listener %s: accept paused: %s", listener.name, error)
+                    crowd.accept_pauses += 1
                 pausing = True
                 await trio.sleep(_ACCEPT_PAUSE_S)
             else:
                 pausing = False
-                nursery.start_soon(converse, stream)
+                nursery.start_soon(converse, stream, crowd.enter())
     finally:
         await listener.aclose()
 
@@ -128,13 +156,16 @@ class _Service:
 
     handler: Handler
     lines_handler: LinesHandler | None
+    crowd: Crowd
     max_message_bytes: int
     reassembly: Reassembly | None
     write_deadline_s: float
     head_deadline_s: float
 
 
-async def _converse(service: _Service, listener: Listener, socket_stream: trio.SocketStream) -> None:
+async def _converse(
+    service: _Service, listener: Listener, socket_stream: trio.SocketStream, guest: Guest
+) -> None:
     """From the accepted socket to its end; no error leaves."""
     stream: trio.abc.Stream = socket_stream
     deadline = trio.current_time() + service.head_deadline_s
@@ -143,20 +174,23 @@ async def _converse(service: _Service, listener: Listener, socket_stream: trio.S
         if listener.tls is not None:
             stream = TlsStream(socket_stream, listener.tls, server_side=True)
         if service.lines_handler is not None and await _speaks_lines(listener, socket_stream, deadline):
+            guest.arrived()
             await _handle_lines(service, service.lines_handler, socket_stream, peer)
             return
         exchange = await _read_request(service, stream, socket_stream, peer, deadline)
+        guest.arrived()
         if exchange is not None:
             await _handle(exchange, service.handler)
     except* Exception as errors:
         logger.exception("listener %s: a connection failed", listener.name, exc_info=errors)
     finally:
+        guest.leave()
         await trio.aclose_forcefully(stream)
 
 
 async def _speaks_lines(listener: Listener, stream: trio.SocketStream, deadline: float) -> bool:
     """Whether the first byte, which stays where it is, begins a JSON object: no HTTP method does."""
-    if listener.file is None:
+    if not listener.is_unix:
         return False
     with trio.move_on_at(deadline), suppress(OSError):
         return await stream.socket.recv(1, socket.MSG_PEEK) == b"{"
@@ -252,7 +286,7 @@ def _answer_to(refusal: RequestRefused) -> tuple[dict[str, object], dict[str, st
 
 def _peer(stream: trio.SocketStream, listener: Listener) -> Peer:
     try:
-        if listener.file is not None:
+        if listener.is_unix:
             pid, uid, gid = unix.credentials(stream.socket)
             return Peer(f"uid {uid}", listener=listener.name, pid=pid, uid=uid, gid=gid)
         host, port, *_ = stream.socket.getpeername()

@@ -147,10 +147,18 @@ class Process:
 
 @asynccontextmanager
 async def started(
-    file: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    file: Path,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    launcher: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Process]:
-    """A daemon process, perhaps not ready yet and perhaps never; killed at the end if it still runs."""
+    """A daemon process, perhaps not ready yet and perhaps never; killed at the end if it still runs.
+
+    *launcher* is a command that executes the one it is given; it finds the descriptors *pass_fds*.
+    """
     command = [
+        *launcher,
         sys.executable,
         "-X",
         "dev",
@@ -164,7 +172,7 @@ async def started(
     ]
     env = {**os.environ, KEY_VARIABLE: UPSTREAM_KEY, **(environment or {})}
     process = await trio.lowlevel.open_process(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, pass_fds=pass_fds
     )
     told = Process(process)
     assert process.stdout is not None

@@ -95,8 +95,8 @@ async def test_who_is_let_in_although_it_stops(text):
     """With a successor at the same sockets nobody is refused: who was accepted before gets a session."""
     async with scripted() as model, in_process(text(model.url)) as gateway:
         ended = []
-        gateway.process.stopping = True
-        gateway.process.drain(ended.append, has_successor=True)
+        gateway.process.stopping = gateway.process.has_successor = True
+        gateway.process.drain(ended.append)
         async with client(gateway.address):
             await model.next()
             assert [session.id for session in ended] == list(gateway.process.sessions)

@@ -180,5 +180,6 @@ async def test_after_a_stop_nobody_is_kept_waiting(unix, place):
         process.signal()
         _, ended = await app.ended()
         assert ended.code == 1012
+        assert await process.exited() == 0
         with socket.socket(socket.AF_UNIX) as late:
             assert late.connect_ex(str(place)) in (errno.ENOENT, errno.ECONNREFUSED)
