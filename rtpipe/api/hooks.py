@@ -177,7 +177,7 @@ class Hooks:
 
     @hookspec
     def routes(self) -> "list[Route]":
-        """HTTP routes to add to every listener."""
+        """HTTP routes to add to every listener, and to the admin socket those for admins."""
 
     @hookspec
     def health(self) -> "Health":

@@ -24,12 +24,18 @@ StateT = TypeVar("StateT")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A verb a plugin adds to the ``rtpipe`` command line."""
+    """A verb a plugin adds to the ``rtpipe`` command line.
+
+    With *asks_daemon* the host adds the options that find the running daemon, and *run* finds
+    ``ask(method, target)`` in its namespace: one request to the admin socket, which returns the JSON of the
+    answer, or raises ``ConfigError`` with what a person should read.
+    """
 
     name: str
     help: str
     arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    asks_daemon: bool = False
 
 
 class Host(Protocol):

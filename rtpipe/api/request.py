@@ -36,12 +36,16 @@ class ConnectRequest:
 
 @dataclass(slots=True)
 class DialRequest:
-    """The upstream handshake about to be made; an ``upstream_dial`` hook may change it in place."""
+    """The upstream handshake about to be made; an ``upstream_dial`` hook may change it in place.
+
+    *kind* is the upstream's in the configuration: ``openai``, ``azure`` or ``sim``.
+    """
 
     upstream: str
     url: str
     model: str
     headers: dict[str, str] = field(repr=False)
+    kind: str = "openai"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,11 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An HTTP route a plugin adds. *access* ``principal`` asks the authenticating stages first."""
+    """An HTTP route a plugin adds.
+
+    *access* says who may call it: ``open`` everybody, ``principal`` whom the authenticating stages know,
+    ``admin`` a principal with that role, and whoever may open the admin socket, which has such routes too.
+    """
 
     method: str
     path: str

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from rtpipe.api.errors import ConfigError
 from rtpipe.api.plugin import Command
 from rtpipe.chain.discovery import installed, load_plugin
+from rtpipe.cli import admin
 from rtpipe.cli.output import complain
 from rtpipe.daemon.config_files import nearest
 
@@ -68,7 +69,13 @@ def _main(words: list[str]) -> int:
         command = others[word]
     parser = argparse.ArgumentParser(prog=f"rtpipe {word}", description=command.help)
     command.arguments(parser)
-    return command.run(parser.parse_args(words[1:]))
+    if command.asks_daemon:
+        admin.arguments(parser)
+    args = parser.parse_args(words[1:])
+    if command.asks_daemon:
+        # Found only when it is asked: not every use of such a verb needs a daemon.
+        args.ask = lambda method, target: admin.ask(admin.socket_of(args), method, target)
+    return command.run(args)
 
 
 def _own(verb: str) -> Command:

@@ -8,7 +8,8 @@ import trio
 
 from rtpipe.api.errors import ConfigError
 from rtpipe.daemon import metrics
-from rtpipe.daemon.hooks import ask_health
+from rtpipe.daemon.hooks import METRICS, PLUGINS, RELOAD, SESSIONS, ask_health
+from rtpipe.daemon.plugin_routes import serve_plugin_route
 from rtpipe.daemon.process import Process, Served
 from rtpipe.daemon.reload import Reloader
 from rtpipe.daemon.totals import DIRECTIONS, bytes_of, counts_of
@@ -16,8 +17,6 @@ from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused
 
 Json = dict[str, object]
-
-SESSIONS, PLUGINS, METRICS, RELOAD = "/sessions", "/plugins", "/metrics", "/reload"
 
 
 class Admin:
@@ -39,6 +38,9 @@ class Admin:
         path = exchange.request.path
         method, answer = self._routes.get(path, ("GET", self._session))
         if answer == self._session and not path.startswith(f"{SESSIONS}/"):
+            with self._process.generation.in_use() as generation:
+                if await serve_plugin_route(self._process, generation, exchange, on_admin_socket=True):
+                    return
             raise RequestRefused(404, "not_found", f"There is nothing here; see {', '.join(self._routes)}.")
         if exchange.request.method != method:
             raise RequestRefused(405, "method_not_allowed", f"{path} answers to {method}.", {"Allow": method})

@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 
 from rtpipe.api.errors import ConfigError, HookFailed, Refused
+from rtpipe.api.principal import ADMIN
 from rtpipe.api.request import Health, Route
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard, HookCall
 
 REALTIME = frozenset({"/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime"})
+SESSIONS, PLUGINS, METRICS, RELOAD = "/sessions", "/plugins", "/metrics", "/reload"
+ADMIN_ROUTES = frozenset({SESSIONS, PLUGINS, METRICS, RELOAD})
 HEALTH, READINESS = "/healthz", "/readyz"
 ROUTE_LIMIT_S = 10.0
+_OURS = REALTIME | {HEALTH, READINESS}
 
 PluginRoutes = Mapping[tuple[str, str], tuple[HookCall, Route]]
 """By method and path: how to call the handler, and what the plugin said about it."""
@@ -27,7 +31,7 @@ async def collect_routes(chain: Chain, guard: Guard) -> PluginRoutes:
             raise ConfigError(f"plugin {call.stage}: its routes cannot be had: {exc.why}") from None
         for route in routes:
             key = (route.method, route.path)
-            if route.path in REALTIME or route.path in (HEALTH, READINESS) or key in found:
+            if route.path in _OURS or (route.access == ADMIN and route.path in ADMIN_ROUTES) or key in found:
                 raise ConfigError(f"plugin {call.stage}: the route {route.method} {route.path} is taken")
             name = f"route {route.path}"
             found[key] = (

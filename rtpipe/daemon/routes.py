@@ -1,13 +1,9 @@
 """The HTTP routes of every listener."""
 
-from rtpipe.api.errors import HookFailed, Refused
-from rtpipe.api.request import Response
-from rtpipe.chain.guard import HookCall
 from rtpipe.daemon import refusals
-from rtpipe.daemon.door import connect_request, serve_session
-from rtpipe.daemon.establish import authenticate
-from rtpipe.daemon.generation import Generation
+from rtpipe.daemon.door import serve_session
 from rtpipe.daemon.hooks import HEALTH, READINESS, REALTIME, ask_health
+from rtpipe.daemon.plugin_routes import serve_plugin_route
 from rtpipe.daemon.process import Process
 from rtpipe.protocol.errors import http_error
 from rtpipe.transport.exchange import Exchange
@@ -19,7 +15,6 @@ _ELSEWHERE = {
     "/v1/realtime/translations": "translation sessions are another protocol",
     "/v1/live": "GPT-Live is another protocol",
 }
-BODY_BYTES = 64 * 1024
 
 
 class Routes:
@@ -40,7 +35,8 @@ class Routes:
             await exchange.respond(200 if ready else 503, {"ready": ready})
         else:
             with self._process.generation.in_use() as generation:
-                await self._plugin_route(generation, exchange)
+                if not await serve_plugin_route(self._process, generation, exchange):
+                    raise _not_found(path)
 
     async def _realtime(self, exchange: Exchange) -> None:
         if exchange.request.is_upgrade:
@@ -55,35 +51,6 @@ class Routes:
         ok = all(health.ok for health in found.values())
         sentences: dict[str, object] = {stage: health.sentence for stage, health in found.items()}
         await exchange.respond(200 if ok else 503, {"ok": ok, "plugins": sentences})
-
-    async def _plugin_route(self, generation: Generation, exchange: Exchange) -> None:
-        found = generation.routes.get((exchange.request.method, exchange.request.path))
-        if found is None:
-            raise _not_found(exchange.request.path)
-        call, route = found
-        request = connect_request(exchange.request)
-        try:
-            if route.access != "open":
-                await authenticate(self._process, generation, request)
-            body = await exchange.read_body(BODY_BYTES)
-            answer: Response = await self._process.guard.call(call, request, body)
-            if not isinstance(answer, Response):
-                raise self._process.guard.nonsense(call, answer)
-            await self._pass_on(exchange, call, answer)
-        except Refused as refused:
-            error = http_error(refused.status, refused.message, refused.code)
-            await exchange.respond(refused.status, error, refused.headers)
-        except HookFailed:
-            error = http_error(500, "The plugin that serves this address failed.", "plugin_failed")
-            await exchange.respond(500, error)
-
-    async def _pass_on(self, exchange: Exchange, call: HookCall, answer: Response) -> None:
-        try:
-            content = answer.body if isinstance(answer.body, bytes | dict) else str(answer.body).encode()
-            await exchange.respond(answer.status, content, dict(answer.headers))
-        except Exception as exc:  # noqa: BLE001 - a status, header or body that HTTP or JSON cannot carry
-            why = f"an answer that cannot be sent: {type(exc).__name__}"
-            raise self._process.guard.failed(call.stage, call.hook, "nonsense", why) from None
 
 
 def _not_found(path: str) -> RequestRefused:

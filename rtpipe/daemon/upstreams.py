@@ -44,7 +44,8 @@ def dial_request(upstream: Upstream, principal: Principal, model: str, intent: s
         headers = _headers(upstream, principal)
     except ConfigError as exc:  # it was there when we started
         raise DialFailed(f"{upstream.name}: {exc}") from None
-    return DialRequest(upstream.name, f"{upstream.endpoint}?{urlencode(query)}", model, headers)
+    url = f"{upstream.endpoint}?{urlencode(query)}"
+    return DialRequest(upstream.name, url, model, headers, upstream.kind)
 
 
 def _headers(upstream: Upstream, principal: Principal) -> dict[str, str]:

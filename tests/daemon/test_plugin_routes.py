@@ -1,8 +1,16 @@
 """What plugins add to the HTTP side of a running daemon: routes, and a word on their health."""
 
-import pytest
+import tempfile
+from functools import partial
+from pathlib import Path
 
+import pytest
+import trio
+
+from rtpipe.cli.main import main
 from tests.daemon.kit import KEY, bearer, in_process
+from tests.daemon.lines import ask as ask_admin
+from tests.daemon.lines import asked, reloadable
 from tests.daemon.plugins import FAILING, lines
 from tests.daemon.wire import ask, get
 
@@ -38,16 +46,28 @@ async def test_health_of_plugins(text, plugin):
         assert (await get(gateway.address, "/readyz")).status == 200
 
 
+@pytest.fixture
+def place():
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
+        yield Path(folder) / "admin.sock"
+
+
 ROUTES = """
 import sys
-from rtpipe import Plugin, Response, Route
+from rtpipe import Command, Plugin, Response, Route
 
 class Pages(Plugin[None, None]):
+    @classmethod
+    def commands(cls):
+        ask = lambda args: print(args.ask("POST", "/admins")) or 0
+        return [Command("admins", "ask", lambda parser: None, ask, asks_daemon=True)]
+
     def routes(self):
         return [
             Route("GET", "/mine", self.mine, access="open"),
             Route("POST", "/mine", self.echo),
             Route("GET", "/bad", self.bad, access="open"),
+            Route("POST", "/admins", self.mine, access="admin"),
             Route("POST", "/v1/realtime/client_secrets", self.mine),
         ]
 
@@ -80,6 +100,8 @@ async def test_routes_of_a_plugin(text, plugin):
         head = f"POST /mine HTTP/1.1\r\nHost: x\r\nAPI-Key: {KEY}\r\nContent-Length: 70000\r\n\r\n".encode()
         assert (await ask(gateway.address, head + bytes(70000))).status == 413
         assert (await get(gateway.address, "/mine", method="PUT")).status == 404
+        answer = await get(gateway.address, "/admins", sized, "POST")
+        assert (answer.status, answer.error["code"]) == (403, "role_not_allowed")
         assert (await get(gateway.address, "/v1/realtime/client_secrets", sized, "POST")).status == 200
 
 
@@ -94,3 +116,28 @@ async def test_a_route_that_fails(text, plugin, caplog, how):
             assert "set-cookie" not in answer.headers
     assert len([line for line in lines(caplog) if "plugin pages" in line]) == 1
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_routes_for_admins_are_on_the_admin_socket_and_open_to_admins_alone(
+    file, plugin, place, capsys
+):
+    plugin(ROUTES, "pages")
+    admin = f'[admin]\nsocket = "{place}"\n'
+    async with reloadable(file(chain=["auth", "pages"], more=admin)):
+        assert await asked(place, "/admins?x=1", "POST") == {"path": "/admins"}
+        assert (await ask_admin(place, "/mine")).status == 404
+        assert (await ask_admin(place, "/admins")).status == 404
+        verb = partial(main, ["admins", "--socket", str(place)])
+        assert await trio.to_thread.run_sync(verb) == 0
+    assert capsys.readouterr().out == "{'path': '/admins'}\n"
+    assert main(["admins", "--socket", str(place)]) == 1
+    assert "no socket at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", ["/sessions", "/healthz"])
+async def test_a_route_of_the_host_is_not_for_plugins(text, plugin, path):
+    plugin(ROUTES.replace("/admins", path), "pages")
+    with pytest.raises(ExceptionGroup) as raised:
+        async with in_process(text(chain=["auth", "pages"])):
+            pass
+    assert f"plugin pages: the route POST {path} is taken" in str(raised.value.exceptions[0])
