@@ -34,6 +34,7 @@ DEFAULT_DETECTOR: Final[Mapping[str, Any]] = MappingProxyType(
 )
 """What detects turns in a session whose configuration does not name a detector."""
 
+_NOT_ASKED: Final = READ_ONLY | {"type", "model", "client_secret"}
 _BYTES_PER_SECOND: Final = {"audio/pcm": 24_000 * 2, "audio/pcmu": 8_000, "audio/pcma": 8_000}
 _MISSING: Final = object()
 
@@ -131,6 +132,25 @@ def session_type(config: Json) -> str:
     return value if isinstance(value, str) else "realtime"
 
 
+def model(config: Json) -> str | None:
+    """The model a session object names."""
+    value = config.get("model")
+    return value if isinstance(value, str) else None
+
+
+def as_update(session: Mapping[str, Any]) -> Json:
+    """What of a whole session object a client may ask for in an update: without its type and model, which are
+    settled when it connects, and without what the upstream writes."""
+    return {key: value for key, value in session.items() if key not in _NOT_ASKED}
+
+
+def has_odd_container(update: Json) -> bool:
+    """Whether a container is something else than an object, such as `"audio": null`. `merge` takes that for
+    nothing; what an upstream makes of it is for the upstream to say."""
+    found = (get(update, path, {}) for path in CONTAINERS)
+    return any(not isinstance(value, dict) for value in found)
+
+
 def detector(config: Json) -> Json | None:
     """What detects turns: a new object, the default where none is named, or None when detection is off
     (`null`)."""
@@ -162,6 +182,11 @@ def audio_bytes_per_second(config: Json) -> int:
     """Bytes of one second of the model's audio, before base64: 48000 for PCM (24 kHz, 16 bit, mono; the
     default), 8000 for both G.711 formats."""
     return _BYTES_PER_SECOND.get(str(get(config, "audio.output.format.type")), _BYTES_PER_SECOND["audio/pcm"])
+
+
+def input_bytes_per_second(config: Json) -> int:
+    """The same for the caller's audio."""
+    return _BYTES_PER_SECOND.get(str(get(config, "audio.input.format.type")), _BYTES_PER_SECOND["audio/pcm"])
 
 
 def _object(value: Any) -> Json:

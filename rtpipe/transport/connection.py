@@ -18,7 +18,8 @@ class Peer:
     """Who is at the other end: an address without its port; the listener it came through, "" if dialled.
 
     At a Unix socket the address is ``uid 1000``, and the kernel vouches for `pid`, `uid` and `gid`, those of
-    the process that connected at the time it did; elsewhere these are None.
+    the process that connected at the time it did; elsewhere these are None. `subject` is that of the
+    certificate it showed and the listener's authority vouches for, as RFC 4514 writes it.
     """
 
     address: str
@@ -27,6 +28,7 @@ class Peer:
     pid: int | None = None
     uid: int | None = None
     gid: int | None = None
+    subject: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

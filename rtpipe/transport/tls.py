@@ -1,9 +1,11 @@
 """TLS over any stream of bytes, with OpenSSL between two buffers in memory; contexts for both sides."""
 
+import re
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -58,6 +60,14 @@ class TlsStream(trio.abc.HalfCloseableStream):
     def version(self) -> str | None:
         """The protocol's name, such as ``TLSv1.3``."""
         return self._tls.version()
+
+    @property
+    def peer_subject(self) -> str | None:
+        """Whom the peer's certificate is for, the most specific name first: ``CN=billing,O=Example``.
+
+        None where it showed no certificate; what it did show has been verified.
+        """
+        return _subject(self._tls.getpeercert() or {})
 
     async def do_handshake(self) -> None:
         """Agree on keys; to be done once, before anything else. The caller sets the deadline.
@@ -205,8 +215,10 @@ class TlsStream(trio.abc.HalfCloseableStream):
             raise self._failure
 
 
-def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
+def server_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
     """For listeners: TLS 1.2 or 1.3, a certificate (with its chain) and its key from PEM files.
+
+    With `client_ca`, only for peers that show a certificate of that authority.
 
     Raises ValueError with a sentence that begins with the name of the file at fault, and OSError.
     """
@@ -223,6 +235,9 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ValueError(f"{key} is not the key of {certificate}") from None
         raise ValueError(f"{certificate} and {key} cannot be used: {error.reason or error}") from None
+    if client_ca is not None:
+        _trust(context, client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
@@ -235,12 +250,45 @@ def client_context(authority: Path | None = None) -> ssl.SSLContext:
         context = ssl.create_default_context()
     else:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # which verifies, and trusts nobody so far
-        with suppress(ssl.SSLError, ValueError):
-            context.load_verify_locations(cadata=authority.read_bytes().decode("ascii"))
-        if not context.cert_store_stats()["x509"]:
-            raise ValueError(f"{authority} has no certificate in PEM form in it")
+        _trust(context, authority)
     _restrict(context)
     return context
+
+
+def _trust(context: ssl.SSLContext, authority: Path) -> None:
+    with suppress(ssl.SSLError, ValueError):
+        context.load_verify_locations(cadata=authority.read_bytes().decode("ascii"))
+    if not context.cert_store_stats()["x509"]:
+        raise ValueError(f"{authority} has no certificate in PEM form in it")
+
+
+# What OpenSSL's names are called in RFC 4514 and by `openssl x509 -nameopt RFC2253`; others stay as they are.
+_SHORT: Final = {
+    "commonName": "CN",
+    "countryName": "C",
+    "domainComponent": "DC",
+    "localityName": "L",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "stateOrProvinceName": "ST",
+    "streetAddress": "street",
+    "userId": "UID",
+}
+
+
+def _subject(certificate: Mapping[str, Any]) -> str | None:
+    names = certificate.get("subject") or ()
+    parts = ("+".join(f"{_SHORT.get(key, key)}={_escaped(value)}" for key, value in each) for each in names)
+    return ",".join(reversed([*parts])) or None
+
+
+def _escaped(value: str) -> str:
+    """RFC 4514, 2.4, so that no value can look like another name."""
+    text = re.sub(r'([,+"\\<>;])', r"\\\1", value)
+    text = re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\{ord(match[0]):02X}", text)
+    if text.startswith(("#", " ")):
+        text = "\\" + text
+    return f"{text[:-1]}\\ " if value.endswith(" ") and len(value) > 1 else text
 
 
 class _Encrypted(Exception):
