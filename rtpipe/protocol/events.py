@@ -91,6 +91,11 @@ def response_create(event_id: str, metadata: Mapping[str, str] | None = None) ->
     return with_create_metadata(event, metadata) if metadata else event
 
 
+def response_cancel(event_id: str, response_id: str) -> Json:
+    """A `response.cancel` of one response."""
+    return {"type": Client.RESPONSE_CANCEL, "event_id": event_id, "response_id": response_id}
+
+
 def response_of(event: Json) -> Json | None:
     """The response object of a `response.created` or `response.done`, or the parameters of a
     `response.create`."""

@@ -17,3 +17,5 @@ class SessionLimits:
     """Events and facts that watchers have not yet seen; later ones are missed and counted."""
     settle_s: float = 1.0
     """How long an ending session waits for what is already on its way to the client."""
+    bill_s: float = 10.0
+    """How long an ending session waits for the upstream to say what a cancelled response came to."""

@@ -36,6 +36,11 @@ class Meter:
         """The counters of one event type; zeros for what never came."""
         return self._counts.get((direction, kind)) or Count()
 
+    def total(self, direction: str) -> tuple[int, int]:
+        """Frames and payload bytes of one direction, of whatever type."""
+        counts = [count for (way, _), count in self._counts.items() if way == direction]
+        return sum(count.frames for count in counts), sum(count.bytes for count in counts)
+
     @property
     def counts(self) -> Mapping[tuple[str, str], Count]:
         """All counters, by direction and event type."""

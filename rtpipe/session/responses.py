@@ -42,6 +42,11 @@ class Responses:
         return bool(self._running)
 
     @property
+    def running(self) -> set[str]:
+        """The ids of those that run."""
+        return set(self._running)
+
+    @property
     def await_outputs(self) -> bool:
         """Whether a call of the model's is unanswered."""
         return bool(self._calls)

@@ -7,7 +7,7 @@ from typing import Protocol
 import trio
 
 from rtpipe.api.errors import HookFailed, Refused
-from rtpipe.api.event import CLIENT, HOST, Event, UnreadableEvent
+from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, UnreadableEvent
 from rtpipe.api.facts import Fact, LegChanged, SessionClosed, SessionOpened, ToolCalled
 from rtpipe.api.principal import Principal
 from rtpipe.api.request import DialRequest
@@ -197,9 +197,11 @@ class Session:
         if self.ending is None:
             self.ending = ending
             # At once, not when the owner gets round to closing: nothing passes behind the event that closed.
-            for leg in (self.client, self.upstream):
-                leg.stop_listening()
+            self.client.stop_listening()
+            if ending.cause in (HOST, UPSTREAM_ORIGIN) or not self.upstream_edge.owes:
+                self.upstream.stop_listening()
             self.ended.set()
+        self.upstream_edge.look_again()
 
     async def close(self) -> None:
         """Deliver what is on its way, close the legs, call ``session_close``. Bounded, shielded."""
@@ -210,9 +212,16 @@ class Session:
         assert self.ending is not None
         ending = self.ending
         with trio.CancelScope(shield=True):
-            await self._say_goodbye(ending)
+            async with trio.open_nursery() as last:
+                last.start_soon(self._hear_bill)
+                await self._say_goodbye(ending)
+                if self.client.connection is not None:
+                    await self.client.connection.close(ending.code, ending.reason)
             self._nursery.cancel_scope.cancel(reason=SESSION_END)
-            await self._close_legs(ending)
+            if self.upstream.connection is not None:
+                # What a stage says is between us and the client; the upstream is told its own.
+                told = (ending.code, ending.reason) if ending.cause == CLIENT else (NORMAL, "")
+                await self.upstream.connection.close(*told)
             for call in reversed(self.chain.calls("session_close")):
                 if call.stage in self._opened:
                     await self.guard.run(call, self.view(call.stage), ending)
@@ -243,14 +252,13 @@ class Session:
                 self.client_edge.tell(*ending.error, None)
             await self.lane(DOWNSTREAM).settle()
 
-    async def _close_legs(self, ending: Ending) -> None:
-        # What a stage or the client's end says is between us and the client; the upstream is told its own.
-        to_upstream = (ending.code, ending.reason) if ending.cause == CLIENT else (NORMAL, "")
-        async with trio.open_nursery() as closing:
-            if self.client.connection is not None:
-                closing.start_soon(self.client.connection.close, ending.code, ending.reason)
-            if self.upstream.connection is not None:
-                closing.start_soon(self.upstream.connection.close, *to_upstream)
+    async def _hear_bill(self) -> None:
+        """What is being said is billed, whether somebody hears it or not: stop it, and hear what it came to."""
+        if self.upstream.listening:
+            with trio.move_on_after(self.limits.bill_s):
+                await self.upstream_edge.billed()
+                await self.lane(DOWNSTREAM).settle()
+            self.upstream.stop_listening()
 
     async def _keep_holds_young(self) -> None:
         """Give up what is held for longer than the limit."""

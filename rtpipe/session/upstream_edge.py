@@ -25,6 +25,9 @@ log = logging.getLogger("rtpipe.session")
 
 _UPDATES_IN_FLIGHT = 100
 _NO_RESPONSE = "conversation_already_has_active_response"
+_OF_THE_BILL = frozenset(
+    {Server.ERROR, Server.RESPONSE_CREATED, Server.RESPONSE_DONE, Server.TRANSCRIPTION_COMPLETED}
+)
 _OBSERVED = frozenset(
     {
         Server.ERROR,
@@ -205,6 +208,25 @@ class UpstreamEdge:
             await self._quieter.park()
             await lane.settle()
 
+    @property
+    def owes(self) -> bool:
+        """Whether a response runs or was asked for, of which the upstream has yet to say what it came to."""
+        return bool(self.responses or self._creates_of_client)
+
+    async def billed(self) -> None:
+        """Cancel what runs, and wait until the upstream has said what it came to, or is gone."""
+        stopped: set[str] = set()
+        while self.owes and self._session.upstream.connection is not None:
+            for response_id in self.responses.running - stopped:
+                stopped.add(response_id)
+                cancel = events.response_cancel(self._session.veil.own_id(), response_id)
+                await self._send_now(Client.RESPONSE_CANCEL, Event(cancel).payload)
+            await self._quieter.park()
+
+    def look_again(self) -> None:
+        """Something has changed for those who wait until it is quiet."""
+        self._quieter.unpark_all()
+
     # --- from the upstream ----------------------------------------------------------------------------------
 
     async def frames(self, payloads: list[bytes]) -> None:
@@ -219,6 +241,9 @@ class UpstreamEdge:
         for payload in payloads:
             kind = peek_server_type(payload)
             passed(DOWNSTREAM, kind, payload, now)
+            if session.ending is not None:
+                await self._after_the_end(kind, payload)
+                continue
             if responses.silent and kind == Server.AUDIO_DELTA:
                 responses.audio(payload)
             if passable and kind in unwanted and session.veil.passes(kind, payload):
@@ -233,6 +258,18 @@ class UpstreamEdge:
             passable = client_edge.passable()
         if run:
             await lane.pass_on(run, session.client)
+
+    async def _after_the_end(self, kind: str, payload: bytes) -> None:
+        """The session is over but for its bill: stages hear what is part of it, the client nothing."""
+        if kind not in _OF_THE_BILL:
+            return
+        try:
+            data = decode(payload)
+        except Unreadable:
+            return
+        if events.event_id_of(data) is not None:  # by which it is kept from the client
+            self._session.veil.swallow(data)
+            await self._frame(kind, payload)
 
     async def _frame(self, kind: str, payload: bytes) -> None:
         """One payload from the upstream: observed, and sent on its walk."""
@@ -338,6 +375,7 @@ class UpstreamEdge:
             self._creates_of_client -= 1
             origin = CLIENT
         self.responses.began(data, origin or UPSTREAM_ORIGIN)
+        self.look_again()
 
     def _response_done(self, data: Json) -> None:
         self._quieter.unpark_all()

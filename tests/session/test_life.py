@@ -328,3 +328,74 @@ async def test_what_was_on_its_way_is_delivered_before_the_end():
         assert chain.client.take_types() == ["error", "farewell"]
         assert chain.client.closing.code == 4001
         assert chain.upstream.closing.code == 1000
+
+
+# --- the bill of what was being said ------------------------------------------------------------------------
+
+BEGUN = {"type": "response.created", "event_id": "e1", "response": {"id": "r1"}}
+OVER = {"type": "response.done", "event_id": "e2", "response": {"id": "r1", "status": "cancelled"}}
+
+
+class Bills(Plugin[None, list]):
+    @on_server("response.done", "response.output_audio.delta")
+    def bill(self, session, event):
+        calls.append(event.type)
+
+    def session_close(self, session, ending):
+        calls.append(f"close {ending.cause}")
+
+
+async def test_a_client_that_is_gone_has_its_answer_cancelled_and_its_bill_heard(autojump_clock):
+    async with ChainHarness({"bills": Bills}) as chain:
+        await chain.client.send({"type": "response.create"})
+        await chain.upstream.send(BEGUN)
+        chain.upstream.take()
+        chain.client.connection.abort("gone")
+        began = trio.current_time()
+        await chain.settle()
+        (cancel,) = chain.upstream.take()
+        assert (cancel["type"], cancel["response_id"]) == ("response.cancel", "r1")
+        assert trio.current_time() == began
+        await trio.sleep(5)
+        await chain.upstream.send({"type": "response.output_audio.delta", "event_id": "e", "delta": "AAAA"})
+        await chain.upstream.send(OVER)
+        assert trio.current_time() == began + 5
+        assert calls == ["response.done", "close client"]
+        assert chain.upstream.closing is not None
+
+
+async def test_a_bill_is_waited_for_no_longer_than_ten_seconds(autojump_clock):
+    async with ChainHarness({"bills": Bills}) as chain:
+        await chain.upstream.send(BEGUN)
+        chain.client.connection.abort("gone")
+        began = trio.current_time()
+        await trio.sleep(9.9)
+        assert chain.upstream.closing is None
+        await trio.sleep(0.2)
+        assert chain.upstream.closing is not None
+        assert trio.current_time() - began < 10.2
+        assert calls == ["close client"]
+
+
+async def test_an_answer_that_was_asked_for_and_had_not_begun_is_cancelled_when_it_does(autojump_clock):
+    async with ChainHarness({"bills": Bills}) as chain:
+        await chain.client.send({"type": "response.create"})
+        chain.client.connection.abort("gone")
+        await chain.settle()
+        chain.upstream.take()
+        await chain.upstream.send(BEGUN)
+        assert [event["type"] for event in chain.upstream.take()] == ["response.cancel"]
+        await chain.upstream.send(OVER)
+        assert calls == ["response.done", "close client"]
+
+
+async def test_an_upstream_that_is_lost_says_no_bill(autojump_clock):
+    async with ChainHarness({"bills": Bills}) as chain:
+        await chain.upstream.send(BEGUN)
+        chain.client.connection.abort("gone")
+        await chain.settle()
+        began = trio.current_time()
+        chain.upstream.connection.abort("gone too")
+        await chain.settle()
+        assert calls == ["close client"]
+        assert trio.current_time() == began

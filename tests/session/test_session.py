@@ -63,6 +63,8 @@ async def test_verdicts():
         await chain.client.send({"type": "input_audio_buffer.clear"})
         assert chain.upstream.take_types() == ["one", "two"]
         chain.check_fates()
+        for kind in ("response.created", "response.done"):
+            await chain.upstream.send({"type": kind, "response": {"id": "r"}})
         await chain.upstream.send({"type": "error", "error": {}})
         assert chain.client.closing.code == 4001
         assert chain.upstream.closing.code == 1000
