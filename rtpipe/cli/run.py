@@ -1,6 +1,7 @@
 """``rtpipe run``: the daemon."""
 
 import argparse
+import faulthandler
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -59,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         complain(f"warning: {warning}")
     pace = args.sim_pace if args.sim else None
+    faulthandler.enable()  # the service manager's watchdog kills with SIGABRT: say what we were at
     sockets = passed_sockets()
     trio.run(
         partial(daemon.run, loaded, sim_pace=pace, ready=_say_ready, read_again=read_again, sockets=sockets)
