@@ -52,6 +52,8 @@ def strings(tree: ast.AST) -> Iterator[ast.Constant]:
 def import_name(requirement: str) -> str:
     """What a requirement such as ``trio-websocket>=0.12`` is imported as."""
     name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
+    if name.startswith("opentelemetry-"):
+        return "opentelemetry"  # a package of many distributions
     return {"rtpipe-gateway": "rtpipe"}.get(name, re.sub(r"[-.]+", "_", name)).lower()
 
 
