@@ -1,0 +1,79 @@
+"""Prints what becomes of photographs and screenshots: ``python -m tests.measure`` in this plugin's folder.
+
+The photograph stands for the sensor's noise and soft shapes of a real one, the screens for windows full of
+text. Legibility is what Tesseract reads: the share of the words that it finds again, before and after.
+"""
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+
+from PIL import Image
+
+from rtpipe_image_compressor.config import Config
+from rtpipe_image_compressor.pictures import compress
+from rtpipe_image_compressor.tokens import estimate
+
+from .making import photo, screen, written
+
+ENLARGED = 3
+"""Tesseract wants letters of some 30 pixels; both pictures are enlarged as much for it."""
+
+
+def legible(data: bytes, words: list[str], like: tuple[int, int]) -> float:
+    """The share of *words* that Tesseract reads, once the picture is as large as an enlarged *like*."""
+    image = Image.open(io.BytesIO(data)).convert("L")
+    image = image.resize((like[0] * ENLARGED // 2, like[1] * ENLARGED // 2), Image.Resampling.BICUBIC)
+    done = subprocess.run(  # noqa: S603
+        [shutil.which("tesseract") or "tesseract", "-", "-", "--psm", "4"],
+        input=written(image, "PNG"),
+        capture_output=True,
+        env={**os.environ, "OMP_THREAD_LIMIT": "1"},
+        check=True,
+        timeout=120,
+    )
+    read, wanted = Counter(done.stdout.decode().split()), Counter(words)
+    return sum((read & wanted).values()) / len(words)
+
+
+def row(name: str, data: bytes, words: list[str], config: Config) -> str:
+    began = time.thread_time()
+    small = compress(data, config)
+    milliseconds = (time.thread_time() - began) * 1000
+    before, after = estimate(*small.before), estimate(*small.after)
+    cells = [
+        name,
+        f"{len(data) / 1000:.0f} → {len(small.data) / 1000:.0f}",
+        f"{small.before[0]} x {small.before[1]} → {small.after[0]} x {small.after[1]} {small.kind}",
+        f"{before} → {after} ({1 - after / before:.0%})",
+        f"{milliseconds:.0f}",
+        "",
+    ]
+    if words and shutil.which("tesseract"):
+        cells[-1] = (
+            f"{legible(data, words, small.before):.0%} → {legible(small.data, words, small.before):.0%}"
+        )
+    return "| " + " | ".join(cells) + " |\n"
+
+
+def main() -> None:
+    sys.stdout.write(
+        "| picture | kB | pixels | tokens, estimated | CPU ms | words read |\n|---|---|---|---|---|---|\n"
+    )
+    camera = written(photo(4032, 3024), "JPEG", quality=92)
+    sys.stdout.write(row("photograph, 12 MP JPEG", camera, [], Config()))
+    for width, height, text_px in ((1280, 800, 16), (1920, 1080, 18)):
+        image, words = screen(width, height, text_px)
+        data = written(image, "PNG")
+        for edge in (800, 1280):
+            for prefer in ("auto", "photo"):
+                name = f"screen, text of {text_px} px, max_edge_px {edge}, {prefer}"
+                sys.stdout.write(row(name, data, words, Config(max_edge_px=edge, prefer=prefer)))
+
+
+if __name__ == "__main__":
+    main()
