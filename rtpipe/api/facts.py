@@ -137,6 +137,25 @@ class Operated(Fact, frozen=True):
     what: str
 
 
+class ImageCompressed(Fact, frozen=True):
+    """An image on its way to the model was made smaller; *outcome* is ``compressed``, ``kept`` (as it came), or
+    ``repeated``: a text naming an equal one went instead.
+
+    Bytes are those of the file, *duration_s* is with waiting. How images are counted is not published, so
+    tokens are estimated.
+    """
+
+    stage: str
+    outcome: str
+    duration_s: float
+    bytes_before: int
+    bytes_after: int
+    pixels_before: int
+    pixels_after: int
+    estimated_tokens_before: int
+    estimated_tokens_after: int
+
+
 class Refused(Fact, frozen=True):
     """Somebody was not let in, or an event was not let through."""
 
