@@ -183,6 +183,19 @@ def is_out_of_band(event: Json) -> bool:
     )
 
 
+def audio_end_of(event: Json) -> float | None:
+    """Where in the audio a turn ends: milliseconds of all that was appended, of an
+    `input_audio_buffer.speech_stopped` or `.timeout_triggered`."""
+    end_ms = event.get("audio_end_ms")
+    return float(end_ms) if isinstance(end_ms, int | float) else None
+
+
+def expires_at(session: Json) -> float | None:
+    """When the upstream ends a session: seconds since 1970; None where it does not say."""
+    moment = session.get("expires_at")
+    return float(moment) if isinstance(moment, int | float) and moment > 0 else None
+
+
 def speaks(create: Json, session: Json) -> bool:
     """Whether the response a `response.create` asks for has audio: by its own `output_modalities`, else by
     those of the session, which are audio where it does not say."""
@@ -248,6 +261,7 @@ def with_item_id(event: Json, item_id: str) -> Json:
 # --- payloads -----------------------------------------------------------------------------------------------
 
 _DELTA: Final = re.compile(rb'"delta"\s*:\s*"')
+_APPEND: Final = re.compile(rb'"audio"\s*:\s*"')
 _PADDING: Final = ord("=")
 
 
@@ -256,9 +270,18 @@ def audio_delta_bytes(payload: bytes) -> int:
 
     Counts without decoding. Only for payloads of that type: in any other the number means nothing.
     """
-    start = payload.find(b'"delta":"') + 9  # behind the opening quote; 8 when it was not found
-    if start == 8:
-        match = _DELTA.search(payload)
+    return _audio_bytes(payload, b'"delta":"', _DELTA)
+
+
+def audio_append_bytes(payload: bytes) -> int:
+    """The same for an `input_audio_buffer.append`."""
+    return _audio_bytes(payload, b'"audio":"', _APPEND)
+
+
+def _audio_bytes(payload: bytes, key: bytes, pattern: re.Pattern[bytes]) -> int:
+    start = payload.find(key) + len(key)  # behind the opening quote
+    if start < len(key):
+        match = pattern.search(payload)
         if match is None:
             return 0
         start = match.end()

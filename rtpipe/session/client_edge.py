@@ -7,7 +7,7 @@ import trio
 from rtpipe.api.errors import QueueFull
 from rtpipe.api.event import CLIENT, HOST, Event, Json
 from rtpipe.protocol import events
-from rtpipe.protocol.catalogue import CLIENT_TYPES, DOWNSTREAM, UPSTREAM, Client, Server
+from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
 from rtpipe.protocol.reading import Unreadable, decode, read_client
 from rtpipe.session.closing import Ending
 
@@ -36,7 +36,7 @@ class ClientEdge:
     def __init__(self, session: "Session") -> None:
         self._session = session
         links = session.chain.links
-        self._unwanted = {kind for kind in CLIENT_TYPES - _JUDGED if not links(UPSTREAM, kind)}
+        self._unwanted = {kind for kind in (Client.AUDIO_APPEND,) if not links(UPSTREAM, kind)}
         self.refused = 0
         """Client frames answered with an error instead of walking."""
 
@@ -55,6 +55,7 @@ class ClientEdge:
                 run.append(payload)
                 continue
             if run:
+                upstream_edge.carried.audio.append(run)
                 await lane.pass_on(run, session.upstream)
                 run = []
             if kind is not None:
@@ -63,6 +64,7 @@ class ClientEdge:
                 return
             passable = upstream_edge.passable()
         if run:
+            upstream_edge.carried.audio.append(run)
             await lane.pass_on(run, session.upstream)
 
     def _readable(self, payload: bytes) -> str | None:

@@ -9,6 +9,7 @@ NORMAL = 1000
 GOING_AWAY = 1001
 INTERNAL_ERROR = 1011
 NO_STATUS = 1005
+_PASSING = frozenset({GOING_AWAY, INTERNAL_ERROR, 1012, 1013, 1014})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,12 @@ def upstream_ended(closing: Closing) -> Ending:
     message = "The connection to the model was lost; the session cannot go on."
     error = ("upstream_connection_lost", message)
     return Ending(INTERNAL_ERROR, "upstream connection lost", "upstream", error, _detail(closing))
+
+
+def may_be_replaced(closing: Closing) -> bool:
+    """Whether another upstream may take over from one that ended so: it broke, was going away or out of
+    order; not where it wanted this session to end."""
+    return not _said_by_peer(closing) or closing.code in _PASSING
 
 
 def _said_by_peer(closing: Closing) -> bool:

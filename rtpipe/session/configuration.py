@@ -191,13 +191,18 @@ class Configuration:
             session = sc.without(session, path) if value is _MISSING else sc.set_(session, path, value)
         return session
 
-    def upstream_replaced(self) -> None:
-        """Another upstream takes over: it knows nothing yet, and may accept what the last one refused."""
+    def upstream_replaced(self) -> str | None:
+        """Another upstream takes over: it knows nothing yet, and may accept what the last one refused.
+
+        Returns the id of the last update of the client's that the old one has not answered.
+        """
+        waits_for = next((s.event_id for s in reversed(self._sent) if s.update is not None), None)
         self._confirmed = self.asked
         self._sent.clear()
         self._refused.clear()
         self._told = {}
         self.base = self.effective = {}
+        return waits_for
 
     @property
     def _target(self) -> Json:

@@ -1,6 +1,15 @@
 """What one session may keep in memory. All of it can be set by the operator."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class Budget:
+    """Bytes that many queues may hold together. *met*: how often that was too little."""
+
+    limit: int = 256 * 1024 * 1024
+    held: int = 0
+    met: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,6 +18,8 @@ class SessionLimits:
 
     hold_bytes: int = 4 * 1024 * 1024
     """Held events and what waits behind them, for each stage and direction."""
+    held: Budget = field(default_factory=Budget)
+    """The same over all sessions that share it."""
     hold_age_s: float = 30.0
     """How long a stage may hold an event before the host drops it and says so."""
     inject_events: int = 1000
@@ -17,5 +28,17 @@ class SessionLimits:
     """Events and facts that watchers have not yet seen; later ones are missed and counted."""
     settle_s: float = 1.0
     """How long an ending session waits for what is already on its way to the client."""
+    conversation_bytes: int = 1024 * 1024
+    """The conversation log without its images; the oldest items are forgotten first."""
+    image_bytes: int = 8 * 1024 * 1024
+    """Images in the log; of the oldest, words are left."""
+    caller_audio_bytes: int = 2 * 1024 * 1024
+    """Audio of the caller's that is no turn yet, kept for another upstream."""
+    outage_bytes: int = 4 * 1024 * 1024
+    """Client events that wait while there is no upstream."""
+    outage_s: float = 30.0
+    """How long a session that has lost its upstream looks for another."""
+    rollover_s: float = 60.0
+    """How long before the upstream ends the session another is dialled."""
     bill_s: float = 10.0
     """How long an ending session waits for the upstream to say what a cancelled response came to."""

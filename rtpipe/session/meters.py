@@ -29,6 +29,8 @@ class Meter:
         self._counts: dict[tuple[str, str], Count] = {}
         self._tripwires: dict[str, list[tuple[int, Callable[[], None]]]] = {}
         self._played_out_s = 0.0
+        self.spoken_s = 0.0
+        """Seconds of answer audio that came, in all."""
         self._last_delta = (0, 0)
         self.audio_bytes_per_second = 48_000
 
@@ -87,6 +89,7 @@ class Meter:
             self._last_delta = (len(payload), events.audio_delta_bytes(payload))
         seconds = self._last_delta[1] / self.audio_bytes_per_second
         self._played_out_s = max(now, self._played_out_s) + seconds
+        self.spoken_s += seconds
 
     def _trip(self, kind: str, total: int) -> None:
         wires = self._tripwires[kind]

@@ -24,7 +24,6 @@ from rtpipe.session.closing import (
     NORMAL,
     Ending,
     client_ended,
-    upstream_ended,
 )
 from rtpipe.session.configuration import Configuration
 from rtpipe.session.holds import kind_of
@@ -32,6 +31,7 @@ from rtpipe.session.lane import Lane
 from rtpipe.session.legs import Leg
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.meters import Meter
+from rtpipe.session.replacement import Replacement
 from rtpipe.session.sums import Sums
 from rtpipe.session.tools import SESSION_END, HostTools
 from rtpipe.session.upstream_edge import UpstreamEdge
@@ -86,7 +86,8 @@ class Session:
         self.upstream_edge = UpstreamEdge(self)
         self.turns = self.upstream_edge.turns
         self.client = Leg(self.client_edge.frames, lambda closing: self.end(client_ended(closing)))
-        self.upstream = Leg(self.upstream_edge.frames, lambda closing: self.end(upstream_ended(closing)))
+        self.replacement = Replacement(self)
+        self.upstream = Leg(self.upstream_edge.frames, self.replacement.lost)
         self.watchers = Watchers(guard, self.limits.watch_events)
         self.taps = taps
         self.host_tools = host_tools
@@ -112,7 +113,7 @@ class Session:
         Raises ``Refused``; a stage that fails is left out of the session where its policy is ``pass``.
         """
         for task in (self.watchers.run, self._keep_holds_young):
-            self._start(task)
+            self.start(task)
         opens = {call.stage: call for call in self.chain.calls("session_open")}
         for stage in self.chain.stages:
             try:
@@ -126,7 +127,7 @@ class Session:
                 self.turns.gate(stage.name, on=False)
         # Only now: no stage meets an event before its session_open has returned.
         for lane in self._lanes.values():
-            self._start(lane.run)
+            self.start(lane.run)
 
     async def _open_stage(self, stage: Stage, call: HookCall | None) -> None:
         make = HookCall(stage.name, "State", lambda: StageView(self, stage), False, None, stage.on_error)
@@ -136,14 +137,18 @@ class Session:
         self._opened.append(stage.name)
 
     async def dial(self, request: DialRequest, dialer: Dialer) -> None:
-        """Ask the ``upstream_dial`` hooks, dial, and attach what answers. Raises what they raise."""
+        """Dial, and attach what answers. Raises what `connect` raises, and ``ConnectionLost``."""
+        await self.attach_upstream(await self.connect(request, dialer))
+
+    async def connect(self, request: DialRequest, dialer: Dialer) -> Connection:
+        """Ask the ``upstream_dial`` hooks, and dial. Raises ``Refused``, and what *dialer* raises."""
         for call in self.hook_calls("upstream_dial"):
             try:
                 await self.guard.call(call, self.view(call.stage), request)
             except HookFailed:
                 if call.on_error != "pass":
                     raise Refused(503, "session_refused", "The gateway could not reach the model.") from None
-        await self.attach_upstream(await dialer(request))
+        return await dialer(request)
 
     async def attach_upstream(self, connection: Connection, loss: str = "") -> None:
         """Have *connection* serve the upstream leg, told the composed configuration before anything else.
@@ -152,9 +157,15 @@ class Session:
         it breaks at once; then nothing serves the leg, and both connections are closed.
         """
         replaced = self.upstream.was_attached
+        if replaced:
+            self.upstream_edge.cut()
+            with trio.move_on_after(self.limits.settle_s):
+                await self.lane(DOWNSTREAM).settle()
+            self.upstream_edge.carried.take_audio()
+            loss = ", ".join(part for part in (loss, self.upstream_edge.carried.loss()) if part)
         before = await self.upstream_edge.attach(connection)
         if before is not None:
-            self._start(before.close, NORMAL, "replaced")
+            self.start(before.close, NORMAL, "replaced")
         self.record(LegChanged(leg="upstream", change="replaced" if replaced else "attached", cause=loss))
         if replaced:
             await self._tell_stages("upstream_replaced", loss)
@@ -163,7 +174,7 @@ class Session:
         """Have *connection* serve the client leg; one it replaces is closed."""
         before = self.attach(self.client, connection)
         if before is not None:
-            self._start(before.close, NORMAL, "replaced by another connection")
+            self.start(before.close, NORMAL, "replaced by another connection")
         self.record(LegChanged(leg="client", change="attached", cause=""))
         await self._tell_stages("client_attached")
 
@@ -304,9 +315,9 @@ class Session:
 
     def attach(self, leg: Leg, connection: Connection) -> Connection | None:
         """Have *connection* serve *leg*; returns the one it replaces, for the caller to close."""
-        return leg.attach(connection, self._start)
+        return leg.attach(connection, self.start)
 
-    def _start(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
+    def start(self, task: Callable[..., Awaitable[object]], *args: object) -> None:
         self._nursery.start_soon(self._contain, task, *args)
 
     async def _contain(self, task: Callable[..., Awaitable[object]], *args: object) -> None:

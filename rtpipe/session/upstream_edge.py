@@ -8,10 +8,11 @@ import trio
 from rtpipe.api.errors import HookFailed, QueueFull, Refused
 from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, Json
 from rtpipe.api.facts import TurnStarted
-from rtpipe.protocol import events
+from rtpipe.protocol import events, items
 from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client, Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
+from rtpipe.session.carried import FOLLOWED, Carried
 from rtpipe.session.closing import GOING_AWAY
 from rtpipe.session.configuration import Draft
 from rtpipe.session.responses import Responses
@@ -25,6 +26,7 @@ log = logging.getLogger("rtpipe.session")
 
 _UPDATES_IN_FLIGHT = 100
 _NO_RESPONSE = "conversation_already_has_active_response"
+_EXPIRED = "session_expired"
 _OF_THE_BILL = frozenset(
     {Server.ERROR, Server.RESPONSE_CREATED, Server.RESPONSE_DONE, Server.TRANSCRIPTION_COMPLETED}
 )
@@ -43,6 +45,7 @@ _OBSERVED = frozenset(
         Server.SPEECH_STARTED,
         Server.SPEECH_STOPPED,
         Server.TIMEOUT_TRIGGERED,
+        *FOLLOWED,
     }
 )
 
@@ -56,6 +59,11 @@ class UpstreamEdge:
         self.turns = TurnGate(session.configuration, self.reconfigure)
         self.composing = trio.Lock()
         """Held while an update is composed and sent: the upstream answers updates in the order they came."""
+        self.carried = Carried(session)
+        self.retries = False
+        """Whether an answer that was cut is asked for again."""
+        self._served: Connection | None = None
+        """What has been told everything, and takes events as they come."""
         self._stale = False
         self._queued = False
         self._created = False
@@ -70,9 +78,21 @@ class UpstreamEdge:
     # --- towards the upstream -------------------------------------------------------------------------------
 
     async def deliver(self, event: Event) -> str:
-        """Hand an event to the upstream; returns its fate. Waits while the upstream leg is being replaced."""
+        """Hand an event to the upstream; returns its fate. While there is none it is kept for the next."""
+        if not self.is_served:
+            return self.carried.keep(event)
+        return await self._forward(event)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether there is an upstream that knows everything that came before."""
+        return self._served is not None and self._served is self._session.upstream.connection
+
+    async def _forward(self, event: Event) -> str:
         if event.type == Client.SESSION_UPDATE:
             return await self._update(event)
+        if event.type == Client.ITEM_TRUNCATE and (told := self.carried.truncate(event)) is not None:
+            return await self._truncate(event, told)
         if event.type == Client.RESPONSE_CREATE and event.origin == CLIENT:
             self._creates_of_client += 1
         elif event.type == Client.ITEM_TRUNCATE:
@@ -83,20 +103,28 @@ class UpstreamEdge:
             self._output(event)
         if event.origin != CLIENT:
             self._session.veil.leaving(event)
-        return await self._send(event.type, event.payload)
+        self.carried.sent(event)
+        return await self._send_now(event.type, event.payload)
+
+    async def _truncate(self, event: Event, told: list[bytes]) -> str:
+        """What was speech is text for this upstream: it is told the shorter text, the client the usual."""
+        self._session.meter.stop_playout()
+        for payload in told:
+            await self._send_now(Client.ITEM_CREATE, payload)
+        index, end_ms = items.truncation_of(event.data)
+        item_id = events.item_id_of(event.data) or ""
+        echo = items.item_truncated(item_id, index, end_ms, self._session.veil.own_id())
+        self._session.send(DOWNSTREAM, Event(echo, origin=HOST), 0)
+        return "answered"
 
     def passable(self) -> bool:
         """Whether client events that neither a stage nor the host wants may pass without a walk, now."""
         session = self._session
-        return session.lane(UPSTREAM).is_free and session.upstream.connection is not None and not session.taps
+        return session.lane(UPSTREAM).is_free and self.is_served and not session.taps
 
     def _output(self, event: Event) -> None:
         if (called := self.responses.output(event.data)) is not None:
             self._session.record(called)
-
-    async def _send(self, kind: str, payload: bytes) -> str:
-        await self._session.upstream.attached()
-        return await self._send_now(kind, payload)
 
     async def _send_now(self, kind: str, payload: bytes) -> str:
         self._session.meter.passed(UPSTREAM, kind, payload)
@@ -108,7 +136,7 @@ class UpstreamEdge:
         update = events.update_of(data)
         if update is None:
             # Not an object: for the upstream to refuse in its own words.
-            return await self._send(event.type, event.payload)
+            return await self._send_now(event.type, event.payload)
         if self.configuration.in_flight >= _UPDATES_IN_FLIGHT:
             message = "Too many session updates are still unanswered; send this one again later."
             self._session.client_edge.tell("too_many_updates", message, events.event_id_of(data))
@@ -116,9 +144,9 @@ class UpstreamEdge:
         return await self._compose(update, event, data)
 
     async def _compose(self, update: Json, event: Event, data: Json) -> str:
-        # First the leg, then the lock, which whoever attaches another one needs.
-        await self._session.upstream.attached()
         async with self.composing:
+            if self._session.upstream.connection is None:
+                return self.carried.keep(event)
             draft = await self.fold(sc.merge(self.configuration.asked, update))
             outgoing = self.configuration.compose(update, draft)
             event_id = events.event_id_of(data) or ""
@@ -140,27 +168,30 @@ class UpstreamEdge:
 
     async def _reconfigure_now(self) -> None:
         self._queued = False
-        await self._session.upstream.attached()
         async with self.composing:
+            if self._session.upstream.connection is None:
+                return  # what the next is told first is composed then
             if (payload := await self.compose_own()) is not None:
                 await self._send_now(Client.SESSION_UPDATE, payload)
 
     async def attach(self, connection: Connection) -> Connection | None:
-        """Tell *connection* the composed configuration, then have it serve the leg. Returns the one it
-        replaces, for the caller to close."""
+        """Tell *connection* the composed configuration and have it serve the leg; then tell it what the last
+        one knew. Returns the one it replaces, for the caller to close."""
         replaced = self._session.upstream.was_attached
         before = None
         try:
             async with self.composing:
                 # From here on the old one has no say in what the upstream knows.
+                self._served = None
                 before = self._session.upstream.detach()
+                waits_for = None
                 if replaced:
-                    self.configuration.upstream_replaced()
+                    waits_for = self.configuration.upstream_replaced()
                     self._session.veil.upstream_replaced()
                     self._creates_of_client = 0
                     self.responses.upstream_replaced()
                     self._quieter.unpark_all()
-                if (payload := await self.compose_own()) is not None:
+                if (payload := await self.compose_own(waits_for)) is not None:
                     await connection.send(payload)
                     self._session.meter.passed(UPSTREAM, Client.SESSION_UPDATE, payload)
                 self._session.attach(self._session.upstream, connection)
@@ -170,21 +201,50 @@ class UpstreamEdge:
                 if each is not None:
                     await each.close(GOING_AWAY, "")
             raise
+        await self._catch_up(connection)
         if self._stale:
             self.reconfigure()
         return before
 
-    async def compose_own(self) -> bytes | None:
+    async def _catch_up(self, connection: Connection) -> None:
+        """Tell *connection* the conversation, and then what waits for it; until it is lost too."""
+        leg, carried = self._session.upstream, self.carried
+        owes_turn = carried.owes_turn
+        for payload in carried.retell():
+            if leg.connection is not connection:
+                return
+            await self._send_now(Client.ITEM_CREATE, payload)
+        while leg.connection is connection:
+            if (event := carried.next_waiting()) is None:
+                self._served = connection
+                if owes_turn:
+                    self._ask_for_turn()
+                return
+            await self._forward(event)
+
+    def cut(self) -> None:
+        """The upstream has gone or goes: what it was answering ends, for every stage and the client."""
+        ends, again = self.carried.cut(retry=self.retries)
+        for data in ends:
+            self._observe(Server.RESPONSE_DONE, data)
+            self._session.send(DOWNSTREAM, Event(data, origin=HOST), 0)
+        for create in again:
+            self._session.send(UPSTREAM, create, 0)
+
+    async def compose_own(self, waits_for: str | None = None) -> bytes | None:
         """An update of the host's own that brings the upstream to what is asked and configured; None when
-        it is there already. To be sent at once, before *composing* is let go."""
+        it is there already. To be sent at once, before *composing* is let go.
+
+        *waits_for*: the id of an update that the client still wants to see answered; this is the answer.
+        """
         self._stale = False
         draft = await self.fold(self.configuration.asked)
         outgoing = self.configuration.compose(None, draft)
-        if outgoing.session is None:
+        if outgoing.session is None and waits_for is None:
             return None
-        event_id = self._session.veil.own_id()
-        self.configuration.sent(event_id, None, outgoing)
-        return Event(events.session_update(outgoing.session, event_id)).payload
+        event_id = waits_for or self._session.veil.own_id()
+        self.configuration.sent(event_id, None if waits_for is None else {}, outgoing)
+        return Event(events.session_update(outgoing.session or {}, event_id)).payload
 
     async def fold(self, asked: Json) -> Json:
         """What the stages, in chain order, and the turn gate make of what the client asked."""
@@ -207,6 +267,17 @@ class UpstreamEdge:
         while self.responses or self._creates_of_client or lane.waiting:
             await self._quieter.park()
             await lane.settle()
+
+    async def boundary(self) -> None:
+        """Wait for a moment at which nobody speaks, nothing is asked, and what was said has been heard."""
+        while True:
+            await self.quiet()
+            if self._session.meter.playout_ahead_s:
+                await trio.sleep(self._session.meter.playout_ahead_s)
+            elif self.carried.audio.speaking or self.carried.owes_turn:
+                await self._quieter.park()
+            else:
+                return
 
     @property
     def owes(self) -> bool:
@@ -283,6 +354,8 @@ class UpstreamEdge:
                     log.warning("session %s: the upstream sent JSON that cannot be read", self._session.id)
                 kind = ""
             else:
+                if kind in FOLLOWED and self.carried.observe(kind, data):
+                    return
                 if kind in _OBSERVED:
                     self._observe(kind, data)
         await self._session.lane(DOWNSTREAM).enter(Event.received(payload, kind, UPSTREAM_ORIGIN))
@@ -319,6 +392,7 @@ class UpstreamEdge:
         if self._created:
             self._session.veil.swallow(data)
         self._created = True
+        self._session.replacement.expires(events.expires_at(session))
 
     def _session_updated(self, data: Json) -> None:
         session = events.session_of(data) or {}
@@ -328,6 +402,8 @@ class UpstreamEdge:
 
     def _error(self, data: Json) -> None:
         code, event_id, param = events.error_of(data)
+        if code == _EXPIRED and self._session.replacement.is_possible:
+            self._session.veil.swallow(data)
         if (code == _NO_RESPONSE or (param or "").startswith("response")) and self._creates_of_client:
             veil = self._session.veil
             if veil.is_lent(event_id) or not veil.is_own(event_id):
@@ -357,6 +433,9 @@ class UpstreamEdge:
         self.responses.turn_ended()
         self._session.record(TurnStarted(item_id=item_id or "", by="vad" if by_voice else "client"))
         self._unasked_turn = by_voice and self.turns.must_ask
+        effective = self.configuration.with_defaults(self.configuration.effective)
+        self.carried.committed(item_id or "", by_voice=by_voice, answers=sc.creates_responses(effective))
+        self._quieter.unpark_all()
 
     def _ask_for_turn(self) -> None:
         """Have a turn answered, once every stage has seen that it was committed."""
@@ -376,6 +455,7 @@ class UpstreamEdge:
             origin = CLIENT
         self.responses.began(data, origin or UPSTREAM_ORIGIN)
         self.look_again()
+        self.carried.began(data, origin or UPSTREAM_ORIGIN)
 
     def _response_done(self, data: Json) -> None:
         self._quieter.unpark_all()

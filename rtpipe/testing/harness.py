@@ -94,7 +94,10 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         store: Callable[[str], Store] | None = None,
         upstream: Callable[[trio.Nursery], Connection] | None = None,
         traceparent: str = "",
+        redials: bool = False,
     ) -> None:
+        """*redials*: an upstream that is lost, or whose time is nearly up, is replaced by *upstream*'s next."""
+        self._redials = redials
         self._specs = [_spec(name, what, (on_error or {}).get(name)) for name, what in stages.items()]
         self._principal = principal
         self._model = model
@@ -193,9 +196,12 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
                 observer=self.facts.append,
                 traceparent=self._traceparent,
             )
+            request = DialRequest("test", "memory:", self._model, {})
+            if self._redials:
+                session.replacement.redial = lambda: session.connect(request, self._dial)
             try:
                 await session.open()
-                await session.dial(DialRequest("test", "memory:", self._model, {}), self._dial)
+                await session.dial(request, self._dial)
                 session.opened("test", "test")
                 await self.replace_client()
                 task_status.started()

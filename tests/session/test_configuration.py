@@ -159,10 +159,11 @@ async def test_a_replaced_upstream_is_told_everything():
         second = await chain.replace_upstream("5 s of audio")
         (sent,) = second.take()
         assert sent["session"] == {"type": "realtime", "instructions": "x", "tracing": "auto"}
+        assert sent["event_id"] == "u1"
         chain.client.take()
         await second.send(created())
         await second.send(updated(2, instructions="x", tracing="auto"))
-        assert chain.client.payloads == []
+        assert chain.client.take() == [updated(2, instructions="x")]  # the answer to the update in flight
 
 
 async def test_one_replaced_before_it_had_said_anything_is_a_replacement_too():

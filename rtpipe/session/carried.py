@@ -1,0 +1,288 @@
+"""What is carried from one upstream to the next, so that the conversation goes on."""
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, Json
+from rtpipe.protocol import events, items
+from rtpipe.protocol import session_config as sc
+from rtpipe.protocol.catalogue import Client, Server
+from rtpipe.session.caller_audio import CallerAudio
+from rtpipe.session.conversation import FEEDS, Conversation
+from rtpipe.session.unanswered import ANSWERS, Unanswered
+
+if TYPE_CHECKING:
+    from rtpipe.session.session import Session
+
+log = logging.getLogger("rtpipe.session")
+
+LOST = "upstream_connection_lost"
+_MESSAGE = "The connection to the model was lost during this answer."
+_ECHOES = (Server.ITEM_ADDED, Server.ITEM_DONE, Server.ITEM_CREATED)
+
+FOLLOWED = frozenset(
+    {
+        *FEEDS,
+        *ANSWERS,
+        Server.RESPONSE_DONE,
+        Server.AUDIO_COMMITTED,
+        Server.AUDIO_CLEARED,
+        Server.SPEECH_STARTED,
+        Server.SPEECH_STOPPED,
+        Server.TIMEOUT_TRIGGERED,
+    }
+)
+"""The server events that it has to be shown."""
+
+
+@dataclass(slots=True)
+class _Answer:
+    """A response that runs: the object it was announced with, what asked for it, and its items: those that
+    are done, and the ids of those that are not."""
+
+    response: Json
+    asked: Event | None
+    origin: str
+    output: list[Json] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing but its end is missing, as far as anybody can know."""
+        return bool(self.output) and not self.open
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A turn that was committed: where in the audio it ends if voice activity detection ended it, and whether
+    the upstream answers it by itself."""
+
+    item_id: str
+    end_ms: float | None
+    is_answered: bool
+
+
+class Carried:
+    """The conversation, what is unanswered, what waits, and the answers that run."""
+
+    def __init__(self, session: "Session") -> None:
+        limits = session.limits
+        self._session = session
+        self.log = Conversation(limits.conversation_bytes, limits.image_bytes, lambda: session.meter.spoken_s)
+        self.unanswered = Unanswered()
+        self.audio = CallerAudio(limits.caller_audio_bytes)
+        self.owes_turn = False
+        """Whether the upstream was to answer a turn by itself, and has not begun."""
+        self._answers: dict[str, _Answer] = {}
+        self._turn: _Turn | None = None
+        self._turn_ends_ms: float | None = None
+        self._waiting: deque[Event] = deque()
+        self._waiting_bytes = 0
+        self._expected: set[tuple[str, str]] = set()
+        self._retold: dict[str, str] = {}
+        self._cut = 0
+        self._dropped_audio = 0
+        self._audio: list[tuple[str, bytes]] = []
+
+    # --- towards the upstream -------------------------------------------------------------------------------
+
+    def sent(self, event: Event) -> None:
+        """An event goes out to the upstream."""
+        if event.type == Client.AUDIO_APPEND:
+            self.audio.append([event.payload])
+        elif event.type in (Client.AUDIO_COMMIT, Client.AUDIO_CLEAR):
+            self.audio.mark(event.type, event.payload)
+        else:
+            self.unanswered.sent(event)
+
+    def keep(self, event: Event) -> str:
+        """An event waits for the next upstream; returns its fate. When there is no more room, the oldest
+        audio goes first."""
+        room = self._session.limits.outage_bytes
+        while self._waiting and self._waiting_bytes + len(event.payload) > room:
+            oldest = next((e for e in self._waiting if e.type == Client.AUDIO_APPEND), None)
+            if oldest is None:
+                message = "The connection to the model is being renewed, and too many events wait for it."
+                cause = events.event_id_of(event.data) if event.origin == CLIENT else None
+                self._session.client_edge.tell("event_queue_full", message, cause)
+                return "refused"
+            self._waiting.remove(oldest)
+            self._waiting_bytes -= len(oldest.payload)
+            self._dropped_audio += 1
+        self._waiting.append(event)
+        self._waiting_bytes += len(event.payload)
+        return "kept"
+
+    def next_waiting(self) -> Event | None:
+        """The next event that waits, if any."""
+        if not self._waiting:
+            return None
+        event = self._waiting.popleft()
+        self._waiting_bytes -= len(event.payload)
+        return event
+
+    # --- from the upstream ----------------------------------------------------------------------------------
+
+    def observe(self, kind: str, data: Json) -> bool:
+        """Learn from one of `FOLLOWED`. Returns whether it is about what the host told this upstream again,
+        which nobody else is to see."""
+        item_id = events.item_id_of(data) or ""
+        if (kind, item_id) in self._expected:
+            self._expected.discard((kind, item_id))
+            return True
+        if kind == Server.ERROR:
+            return self._refused(events.error_of(data)[1] or "")
+        self.unanswered.item(kind, data)
+        if kind in FEEDS:
+            self.log.observe(kind, data)
+            self._settle()
+        match kind:
+            case Server.OUTPUT_ITEM_ADDED | Server.OUTPUT_ITEM_DONE:
+                self._output(kind, item_id, data)
+            case Server.RESPONSE_DONE:
+                self._answers.pop(events.response_id_of(data) or "", None)
+            case Server.SPEECH_STARTED:
+                self.audio.speaking = True
+            case Server.SPEECH_STOPPED | Server.TIMEOUT_TRIGGERED:
+                self._turn_ends_ms = events.audio_end_of(data)
+            case Server.AUDIO_CLEARED:
+                self.audio.settled(Client.AUDIO_CLEAR)
+        return False
+
+    def _output(self, kind: str, item_id: str, data: Json) -> None:
+        answer, item = self._answers.get(events.response_id_of(data) or ""), events.item_of(data)
+        if answer is None or item is None:
+            return
+        if kind == Server.OUTPUT_ITEM_ADDED:
+            answer.open.add(item_id)
+        else:
+            answer.open.discard(item_id)
+            answer.output.append(item)
+
+    def committed(self, item_id: str, *, by_voice: bool, answers: bool) -> None:
+        """A turn was committed as this item. *answers*: the upstream is going to answer it by itself.
+
+        Its audio is kept until the item is there.
+        """
+        self._turn = _Turn(item_id, self._turn_ends_ms if by_voice else None, by_voice and answers)
+        self._turn_ends_ms = None
+        self._settle()
+
+    def _settle(self) -> None:
+        turn = self._turn
+        if turn is None or turn.item_id not in self.log:
+            return
+        if turn.end_ms is not None:
+            self.audio.heard_until(turn.end_ms)
+        else:
+            self.audio.settled(Client.AUDIO_COMMIT)
+        self.owes_turn = turn.is_answered
+        self._turn = None
+
+    def began(self, data: Json, origin: str) -> None:
+        """A response was created at the wish of *origin*."""
+        asked = self.unanswered.response(origin)
+        if asked is None and events.is_in_conversation(data):
+            self.owes_turn = False
+        response = events.response_of(data) or {}
+        self._answers[events.response_id_of(data) or ""] = _Answer(response, asked, origin)
+
+    def _refused(self, event_id: str) -> bool:
+        self.unanswered.refused(event_id)
+        item_id = self._retold.pop(event_id, None)
+        if item_id is None:
+            return False
+        log.warning("session %s: the new upstream did not take an item of the conversation", self._session.id)
+        self.log.delete(item_id)
+        return True
+
+    # --- from one to the next -------------------------------------------------------------------------------
+
+    def cut(self, *, retry: bool) -> tuple[list[Json], list[Event]]:
+        """The upstream is gone: the ``response.done`` of every answer it has not ended, and, with *retry*,
+        what asks another one for those that it has not finished."""
+        answers, self._answers = list(self._answers.values()), {}
+        ends: list[Json] = []
+        again: list[Event] = []
+        for answer in answers:
+            own_id = self._session.veil.own_id()
+            if answer.is_whole:
+                ends.append(items.response_completed(answer.response, answer.output, own_id))
+                continue
+            ends.append(items.response_failed(answer.response, answer.output, LOST, _MESSAGE, own_id))
+            self._cut += 1
+            if retry and not answer.output:
+                again += self._asked_again(answer)
+        return ends, again
+
+    def _asked_again(self, answer: _Answer) -> Iterator[Event]:
+        for item_id in answer.open:
+            self.log.delete(item_id)
+        if answer.asked is not None:
+            yield Event.received(answer.asked.payload, answer.asked.type, HOST)
+        elif answer.origin == UPSTREAM_ORIGIN:
+            yield Event(events.response_create(self._session.veil.own_id()), origin=HOST)
+
+    def loss(self) -> str:
+        """What another upstream cannot be told; empty if it gets to know everything."""
+        said = [
+            (self._cut, "answer(s) cut off"),
+            (self.log.wordless(), "item(s) of speech without words"),
+            (self.log.untold(), "item(s) that no client may create"),
+            (self.log.forgotten, "old item(s) forgotten"),
+            (self.log.images_forgotten, "old image(s) forgotten"),
+            (self._dropped_audio, "audio event(s) dropped"),
+            (round(self.audio.lost_s, 1), "s of the caller's audio"),
+        ]
+        return ", ".join(f"{count:g} {what}" for count, what in said if count)
+
+    def retell(self) -> Iterator[bytes]:
+        """What the new upstream is sent before anything else: the conversation, then the caller's audio.
+
+        What was unanswered waits again, in front of what came since.
+        """
+        self._expected.clear()
+        self._retold.clear()
+        self._turn = None
+        self._cut = self._dropped_audio = 0
+        again = self.unanswered.take()
+        self._waiting.extendleft(reversed(again))
+        self._waiting_bytes += sum(len(event.payload) for event in again)
+        for item in self.log.replay():
+            yield self._retold_item(item, None)
+        yield from (payload for _, payload in self._audio)
+
+    def take_audio(self) -> None:
+        """Decide what of the caller's audio is sent again: `loss` tells what is not."""
+        config = self._session.configuration
+        self.audio.bytes_per_second = sc.input_bytes_per_second(config.effective)
+        self._audio = self.audio.take(detects=sc.detector(config.with_defaults(config.asked)) is not None)
+
+    def truncate(self, event: Event) -> list[bytes] | None:
+        """A client cuts what this upstream knows as text: what to send instead, None if it is no such
+        item."""
+        item_id = events.item_id_of(event.data) or ""
+        entry = self.log.get(item_id)
+        if entry is None or not entry.is_text_now:
+            return None
+        self.log.truncate(item_id, *items.truncation_of(event.data))
+        told = items.replayable(entry.item)
+        if told is None:
+            return []
+        before = self.log.before(item_id) or items.ROOT
+        delete_id = self._session.veil.own_id()
+        self._expected.add((Server.ITEM_DELETED, item_id))
+        create = self._retold_item({**told, "id": item_id}, before)
+        return [Event(items.item_delete(item_id, delete_id)).payload, create]
+
+    def _retold_item(self, item: Json, previous: str | None) -> bytes:
+        event_id = self._session.veil.own_id()
+        self._retold[event_id] = item["id"]
+        entry = self.log.get(item["id"])
+        # Who has seen that an item of its own was added, and not that it was done, is to see that after all.
+        missing = entry is not None and not entry.is_done and not items.is_output(item)
+        self._expected |= {(k, item["id"]) for k in _ECHOES if not (missing and k == Server.ITEM_DONE)}
+        return Event(items.item_create(item, event_id, previous)).payload

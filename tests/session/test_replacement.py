@@ -1,0 +1,159 @@
+"""Another upstream in place of one that is lost: the conversation goes on."""
+
+from typing import Any
+
+import pytest
+import trio
+
+from rtpipe import facts
+from rtpipe.session.limits import SessionLimits
+from rtpipe.testing import ChainHarness
+from tests.session import cuts
+from tests.session.cuts import Caller, Upstreams, call, differences, losses
+
+STEP = 7
+"""Every boundary would take a minute: ``python -m tests.session.cuts``."""
+
+
+async def test_wherever_the_upstream_is_cut_the_conversation_is_the_same(autojump_clock: Any) -> None:
+    undisturbed = await call()
+    assert undisturbed.losses == []
+    assert undisturbed.caller.done == 7
+    for count in range(0, undisturbed.events_of_first, STEP):
+        outcome = await call(f"drop after {count} events")
+        assert len(outcome.upstreams.logs) == 2
+        assert differences(outcome, undisturbed) == [], count
+
+
+@pytest.mark.parametrize(
+    ("moment", "loss"),
+    [
+        ("response.created", ""),  # asked for and not begun: asked for again
+        ("response.output_text.delta", "1 answer(s) cut off"),
+        ("response.done", ""),  # nothing but its end was missing
+        ("input_audio_buffer.committed", ""),
+        ("conversation.item.input_audio_transcription.completed", "1 item(s) of speech without words"),
+    ],
+)
+async def test_what_is_lost_is_said(autojump_clock: Any, moment: str, loss: str) -> None:
+    outcome = await call(f"drop before {moment}")
+    (said,) = outcome.losses
+    assert loss in said
+    assert bool(loss) == bool(said)
+
+
+async def test_an_answer_that_was_cut_ends_as_failed(autojump_clock: Any) -> None:
+    upstreams = Upstreams("drop before response.output_text.done")
+    async with ChainHarness({}, upstream=upstreams, redials=True) as chain:
+        caller = Caller(chain)
+        await caller.text("u1", "how are you")
+        await trio.sleep(5)
+        await caller.see()
+        (done,) = caller.of("response.done")
+        (created,) = caller.of("response.created")
+        assert done["response"]["id"] == created["response"]["id"]
+        assert done["response"]["status"] == "failed"
+        assert done["response"]["status_details"]["error"]["code"] == "upstream_connection_lost"
+        (ended,) = [fact for fact in chain.facts if isinstance(fact, facts.ResponseEnded)]
+        assert ended.status == "failed"
+        await caller.say("response.create", response={"output_modalities": ["text"]})
+        await caller.answered_all(1)
+        changes = [f.change for f in chain.facts if isinstance(f, facts.LegChanged) and f.leg == "upstream"]
+        assert changes == ["attached", "lost", "replaced"]
+
+
+async def test_what_comes_while_there_is_no_upstream_waits_bounded(autojump_clock: Any) -> None:
+    limits = SessionLimits(outage_bytes=10_000)
+    async with ChainHarness({}, upstream=Upstreams(), redials=True, limits=limits) as chain:
+        redial, served = chain.session.replacement.redial, trio.Event()
+        assert redial is not None
+
+        async def late() -> Any:
+            await served.wait()
+            return await redial()
+
+        chain.session.replacement.redial = late
+        chain.session.upstream.connection.abort()
+        caller = Caller(chain)
+        await caller.text("u1", "first")
+        for _ in range(4):
+            await caller.say("input_audio_buffer.append", audio="A" * 4000)
+        long = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 9000}]}
+        await caller.say("conversation.item.create", item=long)
+        await caller.say("conversation.item.create", event_id="much", item=long)
+        await caller.see()
+        (error,) = caller.of("error")
+        assert (error["error"]["code"], error["error"]["event_id"]) == ("event_queue_full", "much")
+        served.set()
+        await caller.answered_all(1)
+        assert "audio event(s) dropped" in losses(chain)[0]
+        assert sorted(who for who, _ in cuts.log_of(chain)) == ["assistant", "user", "user"]
+
+
+async def test_where_no_other_upstream_is_found_the_session_ends_as_it_would_have(
+    autojump_clock: Any,
+) -> None:
+    async with ChainHarness({}, upstream=Upstreams("drop after 3 events"), redials=True) as chain:
+
+        async def none() -> Any:
+            raise trio.TooSlowError
+
+        chain.session.replacement.redial = none
+        await Caller(chain).text("u1", "how are you")
+        began_s = trio.current_time()
+        await chain.session.ended.wait()
+        assert trio.current_time() - began_s == pytest.approx(chain.session.limits.outage_s)
+        await trio.sleep(2)
+        assert chain.client.closing is not None
+        assert chain.client.closing.code == 1011
+        assert chain.client.take()[-1]["error"]["code"] == "upstream_connection_lost"
+
+
+async def test_speech_that_was_replayed_as_words_can_still_be_truncated(autojump_clock: Any) -> None:
+    upstreams = Upstreams("drop before conversation.item.deleted")
+    async with ChainHarness({}, upstream=upstreams, redials=True) as chain:
+        caller = Caller(chain)
+        content = [{"type": "input_text", "text": "one two three four five six"}]
+        message = {"id": "u1", "type": "message", "role": "user", "content": content}
+        await caller.say("conversation.item.create", item=message)
+        await caller.say("response.create")
+        await caller.answered_all(1)
+        await caller.say("conversation.item.delete", item_id="u1")
+        await trio.sleep(5)
+        assert len(upstreams.logs) == 2
+        entry = chain.session.upstream_edge.carried.log.items[-1]
+        half_ms = round(chain.session.meter.spoken_s * 500)
+        await caller.say(
+            "conversation.item.truncate", item_id=entry["id"], content_index=0, audio_end_ms=half_ms
+        )
+        await caller.see()
+        (truncated,) = caller.of("conversation.item.truncated")
+        assert truncated["audio_end_ms"] == half_ms
+        assert cuts.log_of(chain) == [("assistant", "You said: one two")]
+        assert '"text":"You said: one two"' in upstreams.logs[1][-3] + upstreams.logs[1][-4]
+        assert caller.of("error") == []
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 1012])
+async def test_an_upstream_that_goes_away_is_replaced(autojump_clock: Any, code: int) -> None:
+    outcome = await call(f"close {code} after 30 events")
+    assert len(outcome.upstreams.logs) == 2
+
+
+async def test_three_hours_of_a_call_with_a_model_that_ends_every_hour(autojump_clock: Any) -> None:
+    upstreams = Upstreams()
+    async with ChainHarness({}, upstream=upstreams, redials=True) as chain:
+        caller, began_s, count = Caller(chain), trio.current_time(), 0
+        await caller.say("session.update", session=cuts.CONFIG)
+        while trio.current_time() - began_s < 3 * 3600:
+            count += 1
+            await caller.text(f"u{count}", f"this is {count}")
+            await caller.answered_all(count)
+            await trio.sleep(97)
+        assert len(upstreams.logs) == 4
+        assert caller.of("error") == []
+        assert caller.failed == 0
+        assert len(caller.of("session.created")) == 1
+        assert len(cuts.log_of(chain)) == 2 * count
+        assert losses(chain) == ["", "", ""]
+        assert chain.client.closing is None
