@@ -36,10 +36,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "the earlier one (once), or it goes again (send)."
         ),
     ] = "once"
-    max_bytes: Annotated[int, Meta(ge=1024, description="A larger image is refused. Bytes as it came.")] = (
-        12 * 1024 * 1024
-    )
-    max_pixels: Annotated[int, Meta(ge=256, description="An image with more pixels is refused.")] = 50_000_000
+    max_bytes: Annotated[
+        int, Meta(ge=1024, le=1 << 28, description="A larger image is refused. Bytes as it came.")
+    ] = 12 * 1024 * 1024
+    max_pixels: Annotated[
+        int, Meta(ge=256, le=1_000_000_000, description="An image with more pixels is refused.")
+    ] = 50_000_000
     max_waiting: Annotated[
         int,
         Meta(ge=1, le=1000, description="Images of all sessions in work and waiting; one more is refused."),
