@@ -4,12 +4,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/rtpipe-*))
 
-.PHONY: help demo test lint types imports unit clients bench generate wheels clean
+.PHONY: crash help demo test lint types imports unit clients bench generate wheels clean
 
 help:
 	@echo "make demo      run the daemon with a simulated model and one conversation through it"
 	@echo "make test      every check there is: lint, types, layers, tests, freshness of generated files"
 	@echo "make clients   OpenAI's clients, LiveKit, Pipecat, a browser, socat and Autobahn against the daemon; installs them"
+	@echo "make crash     200 times kill -9 while the ledger is written (make test does it a few times)"
 	@echo "make bench     CPU per relayed event, beside other relays (benchmarks/README.md)"
 	@echo "make generate  rewrite the generated parts of config/ and the documentation"
 	@echo "make wheels    build host and plugins, and install them into an empty environment"
@@ -35,6 +36,9 @@ unit: .venv/ready
 
 clients: .venv/ready
 	$(BIN)/python -m tests.clients
+
+crash: .venv/ready
+	$(BIN)/python plugins/rtpipe-cost-governor/tests/test_crash.py 200
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks $(ARGS)
