@@ -2,6 +2,7 @@
 
 import os
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 UNIX = "unix:"
@@ -51,6 +52,14 @@ def parse_socket_path(text: str, prefix: str = "") -> Path:
     if len(os.fsencode(path)) > _UNIX_PATH_BYTES:
         raise ValueError(f"the path of a Unix socket may have {_UNIX_PATH_BYTES} bytes")
     return path
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """``"10.0.0.0/8"``, or one address. Raises ``ValueError`` with a sentence."""
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError("expected an address or a network, such as 10.0.0.7 or 10.0.0.0/8") from None
 
 
 def parse_mode(text: str) -> int:

@@ -8,11 +8,19 @@ from rtpipe.daemon.config import Config
 from rtpipe.daemon.config_files import Table, dotted, one_line
 from rtpipe.daemon.toml_positions import Path as KeyPath
 
-_DOOR_LIMITS = ("max_message_bytes", "max_reassembly_bytes", "handshake_timeout_s", "write_deadline_s")
+_DOOR_LIMITS = (
+    "max_message_bytes",
+    "max_reassembly_bytes",
+    "max_head_bytes",
+    "handshake_timeout_s",
+    "write_deadline_s",
+)
 """What the doors were opened with."""
 _AT_NEXT_START: tuple[KeyPath, ...] = (
     ("listen",),
     ("admin",),
+    ("audit",),
+    ("signs", "window_s"),
     ("state_dir",),
     *(("limits", key) for key in _DOOR_LIMITS),
 )
@@ -41,7 +49,13 @@ def in_force(new: Config, running: Config) -> Config:
         **{key: getattr(running.limits, key) for key in _DOOR_LIMITS},
     )
     return replace(
-        new, listen=running.listen, admin=running.admin, state_dir=running.state_dir, limits=limits
+        new,
+        listen=running.listen,
+        admin=running.admin,
+        audit=running.audit,
+        signs=replace(new.signs, window_s=running.signs.window_s),
+        state_dir=running.state_dir,
+        limits=limits,
     )
 
 

@@ -8,7 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from rtpipe.api.plugin import OnError
-from rtpipe.daemon.addresses import UNIX, parse_address
+from rtpipe.daemon.addresses import PassedName, parse_address
+from rtpipe.daemon.config_observe import Audit, Log, Redaction, Signs
+from rtpipe.daemon.config_session import SessionTable
 from rtpipe.daemon.config_upstream import Upstream as Upstream
 
 MIB = 1024 * 1024
@@ -26,6 +28,14 @@ class Tls(Struct, frozen=True, kw_only=True):
         Meta(description="PEM file of the certificate, followed by those between it and the authority's."),
     ]
     key: Annotated[str, Meta(description="PEM file of its key, without a password.")]
+    client_ca: Annotated[
+        str | None,
+        Meta(
+            description="PEM file of an authority. Only clients with a certificate of its are let in here; "
+            "stages that authenticate see whom it is for.",
+            examples=["/etc/rtpipe/clients-ca.pem"],
+        ),
+    ] = None
 
 
 class Listen(Struct, frozen=True, kw_only=True):
@@ -34,8 +44,9 @@ class Listen(Struct, frozen=True, kw_only=True):
     address: Annotated[
         str,
         Meta(
-            description="Where: `host:port`, `[::1]:8787` for IPv6, `0.0.0.0:8787` for every interface, or "
-            "`unix:/path` for a Unix socket.",
+            description="Where: `host:port`, `[::1]:8787` for IPv6, `0.0.0.0:8787` for every interface, "
+            "`unix:/path` for a Unix socket, or `fd:NAME` for those that the service manager passes by that "
+            "name (`FileDescriptorName=`).",
             examples=["127.0.0.1:8787"],
         ),
     ]
@@ -46,6 +57,22 @@ class Listen(Struct, frozen=True, kw_only=True):
         bool,
         Meta(description="Let everybody in where no stage authenticates; refused otherwise."),
     ] = False
+    proxy: Annotated[
+        Literal["v2", "forwarded"] | None,
+        Meta(
+            description="What the balancers in `trusted` say of whom they speak for: `v2`, a PROXY header of "
+            "version 2 begins each connection; `forwarded`, each request has `Forwarded` or "
+            "`X-Forwarded-For`. Unset: every caller has the balancer's address.",
+            examples=["v2"],
+        ),
+    ] = None
+    trusted: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and networks whose word counts for `proxy`; others are who they are.",
+            examples=[["10.0.0.0/8", "::1"]],
+        ),
+    ] = ()
     origins: Annotated[
         tuple[str, ...],
         Meta(
@@ -53,6 +80,9 @@ class Listen(Struct, frozen=True, kw_only=True):
             examples=[["https://app.example"]],
         ),
     ] = ()
+    metrics: Annotated[
+        bool, Meta(description="Show `/metrics` to everybody who can reach this listener.")
+    ] = False
     tls: Annotated[
         Tls | None,
         Meta(
@@ -99,6 +129,34 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_sessions: Annotated[
         int, Meta(ge=1, le=100_000, description="Sessions at a time; more are refused with a 503.")
     ] = 1000
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Connections to the listeners at a time, sessions or not; more are answered 503.",
+        ),
+    ] = 4096
+    max_connections_per_address: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="The same from one address, or one user of a Unix socket; more are answered 429. "
+            "Behind a balancer set `proxy`, or all callers have one address.",
+        ),
+    ] = 1024
+    max_memory_bytes: Annotated[
+        Annotated[int, Meta(ge=64 * MIB, le=MIB * MIB)] | None,
+        Meta(
+            description="What the process may have; at 90 % of it new sessions are refused with a 503, as "
+            "they are at 90 % of the file descriptors. Unset: what its cgroup allows, if that is limited.",
+            examples=[2048 * MIB],
+        ),
+    ] = None
+    max_head_bytes: Annotated[
+        int, Meta(ge=4096, le=MIB, description="The head of a request; a longer one is answered 431.")
+    ] = 64 * 1024
     max_message_bytes: Annotated[
         int, Meta(ge=64 * 1024, le=64 * MIB, description="The largest event, in either direction.")
     ] = 16 * MIB
@@ -123,18 +181,6 @@ class Limits(Struct, frozen=True, kw_only=True):
         float,
         Meta(ge=0.1, le=120, description="A connection that takes none of its bytes for so long is closed."),
     ] = 10.0
-    hold_bytes: Annotated[
-        int,
-        Meta(
-            ge=4096,
-            le=1024 * MIB,
-            description="Events that one stage may hold back in one direction of one session.",
-        ),
-    ] = 4 * MIB
-    hold_age_s: Annotated[
-        float, Meta(ge=0.1, le=3600, description="How long a stage may hold one event back.")
-    ] = 30.0
-    inject_events: Annotated[
     drain_timeout_s: Annotated[
         float,
         Meta(
@@ -144,6 +190,26 @@ class Limits(Struct, frozen=True, kw_only=True):
             "heard; 0: not at all. The service manager must wait 30 s longer (`TimeoutStopSec`).",
         ),
     ] = 60.0
+    hold_bytes: Annotated[
+        int,
+        Meta(
+            ge=4096,
+            le=1024 * MIB,
+            description="Events that one stage may hold back in one direction of one session.",
+        ),
+    ] = 4 * MIB
+    max_held_bytes: Annotated[
+        int,
+        Meta(
+            ge=MIB,
+            le=64 * 1024 * MIB,
+            description="The same over all stages and sessions; past it every queue counts as full.",
+        ),
+    ] = 256 * MIB
+    hold_age_s: Annotated[
+        float, Meta(ge=0.1, le=3600, description="How long a stage may hold one event back.")
+    ] = 30.0
+    inject_events: Annotated[
         int,
         Meta(
             ge=1, le=100_000, description="Events of plugins that may wait in one direction of one session."
@@ -182,14 +248,6 @@ class Admin(Struct, frozen=True, kw_only=True):
     def mode(self) -> int:
         """The socket's permissions."""
         return 0o600 if self.group is None else 0o660
-
-
-class Log(Struct, frozen=True, kw_only=True):
-    """What the daemon says on stderr."""
-
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least important line to write.")
-    ] = "info"
 
 
 class StageTable(Struct, frozen=True, kw_only=True):
@@ -245,7 +303,13 @@ class Config(Struct, frozen=True, kw_only=True):
         ),
     ]
     limits: Annotated[Limits, Meta(description="Bounds on what callers can use up.")] = Limits()
+    session: Annotated[
+        SessionTable, Meta(description="What a session survives, and what it keeps for that.")
+    ] = SessionTable()
     log: Annotated[Log, Meta(description="What the daemon says on stderr.")] = Log()
+    audit: Annotated[Audit, Meta(description="A record of who connected and what was changed.")] = Audit()
+    redaction: Annotated[Redaction, Meta(description="What is taken out of what callers say.")] = Redaction()
+    signs: Annotated[Signs, Meta(description="Signs of failure, and when they become alerts.")] = Signs()
     admin: Annotated[Admin, Meta(description="The socket of whoever looks after the daemon.")] = Admin()
     plugins: Annotated[
         dict[str, dict[str, Any]], Meta(description="One table of options for each stage.")

@@ -15,8 +15,8 @@ from rtpipe.api.plugin import OnError
 from rtpipe.api.secret import Secret
 from rtpipe.chain.discovery import RESERVED, AnyPlugin, load_plugin
 from rtpipe.daemon import config_files
-from rtpipe.daemon.addresses import PassedName, parse_address, parse_mode, parse_socket_path
-from rtpipe.daemon.config import Config, StageTable
+from rtpipe.daemon.addresses import PassedName, parse_address, parse_mode, parse_network, parse_socket_path
+from rtpipe.daemon.config import Config, Listen, StageTable
 from rtpipe.daemon.config_convert import convert
 from rtpipe.daemon.config_files import Sources, Table, nearest
 from rtpipe.daemon.config_upstream import ageing, faults
@@ -191,12 +191,28 @@ def _check_listeners(config: Config, sources: Sources) -> None:
             parse_mode(listener.mode)
         except ValueError as exc:
             raise sources.error(("listen", i, "mode"), str(exc)) from None
+        _check_proxy(listener, ("listen", i), sources)
         for j, origin in enumerate(listener.origins):
             if not _ORIGIN.fullmatch(origin):
                 raise sources.error(
                     ("listen", i, "origins", j),
                     "expected scheme://host in lower case without a path, such as https://app.example, or *",
                 )
+
+
+def _check_proxy(listener: Listen, path: KeyPath, sources: Sources) -> None:
+    for j, text in enumerate(listener.trusted):
+        try:
+            parse_network(text)
+        except ValueError as exc:
+            raise sources.error((*path, "trusted", j), str(exc)) from None
+    if listener.proxy is not None and not listener.trusted:
+        what = "whose word counts? list the balancers' addresses in trusted"
+        raise sources.error((*path, "proxy"), what)
+    if listener.proxy is None and listener.trusted:
+        raise sources.error((*path, "trusted"), 'trusted with what? add proxy = "v2" or "forwarded"')
+    if listener.proxy is not None and isinstance(listener.place, Path):
+        raise sources.error((*path, "proxy"), "a Unix socket knows who connects: it has no proxy")
 
 
 def _check_admin(config: Config, sources: Sources) -> None:

@@ -17,6 +17,7 @@ from rtpipe.chain.guard import Guard
 from rtpipe.chain.instances import Lineup, Services, StageSpec
 from rtpipe.daemon import metrics, service
 from rtpipe.daemon.admin import Admin
+from rtpipe.daemon.audit import Audit
 from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.drain import drain
@@ -27,13 +28,15 @@ from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.reload import Reloader
 from rtpipe.daemon.routes import Routes
-from rtpipe.daemon.stages import specs_of
 from rtpipe.daemon.service import Sockets
+from rtpipe.daemon.stages import specs_of
+from rtpipe.daemon.standing import judge_everybody
 from rtpipe.session.closing import GOING_AWAY
 from rtpipe.session.watch import Watchers
 from rtpipe.store import Store
 from rtpipe.transport.frames import Reassembly
-from rtpipe.transport.server import Listener, serve
+from rtpipe.transport.listening import Listener
+from rtpipe.transport.server import serve
 
 log = logging.getLogger("rtpipe.daemon")
 
@@ -58,9 +61,9 @@ async def run(
     ready: Callable[[Ready], None] = lambda _: None,
     observer: Callable[[Fact], None] = log_fact,
     read_again: Callable[[], Loaded] | None = None,
+    sockets: Sockets | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT, or cancellation.
-    sockets: Sockets | None = None,
 
     *sim_pace*: dial a simulated model of our own, which speaks so many times as fast as real time (0: never
     waits), instead of the configured upstreams. *observer* is shown every fact. *read_again* is what a reload
@@ -85,15 +88,16 @@ async def _run(
     ready: Callable[[Ready], None],
     observer: Callable[[Fact], None],
     read_again: Callable[[], Loaded] | None,
+    sockets: Sockets,
 ) -> None:
     guard = Guard()
-    sockets: Sockets,
     watchers = Watchers(guard, loaded.config.limits.watch_events)
     state_dir = loaded.config.state_path
     store = Store.at(state_dir / "store.sqlite3")
     nothing = Generation(loaded, loaded.config, (), Lineup(Chain(()), {}), (), {})
     reassembly = Reassembly(loaded.config.limits.max_reassembly_bytes)
-    process = Process(nothing, guard, watchers, reassembly, observer=observer)
+    audit = Audit(loaded.config.audit.file)
+    process = Process(nothing, guard, watchers, reassembly, observer=observer, audit=audit)
     # What plugins run in the background outlives the sessions.
     async with trio.open_nursery() as background:
         services = Services(
@@ -103,6 +107,9 @@ async def _run(
             state_dir / "plugins",
             process.record,
             process.reconfigure,
+            partial(background.start_soon, judge_everybody, process),
+            process.redact_text,
+            partial(metrics.snapshot, process),
         )
         upstreams_of: Callable[[Config], Sequence[Upstream]] = _configured
         if sim_pace is not None:
@@ -111,6 +118,10 @@ async def _run(
             process, services, upstreams_of, read_again, secrets_of_upstreams=sim_pace is None
         )
         background.start_soon(watchers.run)
+        background.start_soon(process.watchdog.run)
+        background.start_soon(process.pressure.run)
+        background.start_soon(process.totals.measure_lag)
+        background.start_soon(audit.run)
         try:
             async with trio.open_nursery() as attending:
                 # From before the plugins start: without it the signal would end the process.
@@ -174,6 +185,7 @@ async def _serve_doors(
             reassembly=process.reassembly,
             write_deadline_s=limits.write_deadline_s,
             head_deadline_s=limits.handshake_timeout_s,
+            max_head_bytes=limits.max_head_bytes,
         )
 
 

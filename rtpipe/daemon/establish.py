@@ -4,7 +4,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,7 @@ async def _establish(
             generation.chain,
             process.guard,
             nursery,
-            limits=generation.session_limits,
+            limits=replace(generation.session_limits, held=process.held),
             session_type=TRANSCRIPTION if knock.intent == TRANSCRIPTION else "realtime",
             observer=process.observe,
             taps=process.taps,

@@ -11,6 +11,7 @@ from rtpipe.chain.instances import Lineup, StageSpec
 from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.hooks import PluginRoutes
+from rtpipe.daemon.redaction import Redactor
 from rtpipe.session.limits import SessionLimits
 
 
@@ -27,8 +28,12 @@ class Generation:
     lineup: Lineup
     upstreams: Sequence[Upstream]
     routes: PluginRoutes
+    redactor: Redactor = field(init=False)
     _users: int = 0
     _left: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.redactor = Redactor(self.config.redaction)
 
     @property
     def chain(self) -> Chain:
@@ -36,8 +41,16 @@ class Generation:
 
     @property
     def session_limits(self) -> SessionLimits:
-        limits = self.config.limits
+        limits, session = self.config.limits, self.config.session
         return SessionLimits(
+            conversation_bytes=session.conversation_bytes,
+            image_bytes=session.image_bytes,
+            outage_bytes=session.outage_bytes,
+            outage_s=session.outage_s,
+            rollover_s=session.rollover_s,
+            parked_bytes=session.parked_bytes,
+            parked_audio_s=session.parked_audio_s,
+            resume_window_s=session.resume_window_s,
             hold_bytes=limits.hold_bytes,
             hold_age_s=limits.hold_age_s,
             inject_events=limits.inject_events,

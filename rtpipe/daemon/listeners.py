@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rtpipe.api.errors import ConfigError
-from rtpipe.daemon.addresses import PassedName, parse_mode
+from rtpipe.daemon.addresses import PassedName, parse_mode, parse_network
 from rtpipe.daemon.config import Admin, Listen
 from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.service import Sockets
 from rtpipe.daemon.toml_positions import Path as KeyPath
 from rtpipe.daemon.upstreams import upstream_tls
-from rtpipe.transport.server import Listener, open_tcp, open_unix, take_over
+from rtpipe.transport.forwarding import Proxy
+from rtpipe.transport.listening import Listener, open_tcp, open_unix, take_over
 from rtpipe.transport.tls import server_context
 from rtpipe.transport.unix import group_id
 
@@ -64,20 +65,26 @@ def _open_admin(loaded: Loaded, admin: Admin, path: str) -> Listener:
 async def _open(loaded: Loaded, i: int, door: Listen, sockets: Sockets) -> list[Listener]:
     tls = _server_tls(loaded, i, door)
     group = _door_group(loaded, i, door)
+    proxy = Proxy(door.proxy, [parse_network(each) for each in door.trusted]) if door.proxy else None
     try:
         match door.place:
             case PassedName() as name:
-                return _take_over(loaded, i, door, sockets.get(name, ()), tls)
+                return _take_over(loaded, i, door, sockets.get(name, ()), tls, proxy)
             case Path() as path:
                 return [open_unix(door.name, path, parse_mode(door.mode), group)]
             case host, port:
-                return await open_tcp(door.name, host, port, tls)
+                return await open_tcp(door.name, host, port, tls, proxy)
     except OSError as exc:
         raise _not_opened(loaded, ("listen", i, "address"), door.address, exc) from None
 
 
 def _take_over(
-    loaded: Loaded, i: int, door: Listen, sockets: Sequence[socket.socket], tls: ssl.SSLContext | None
+    loaded: Loaded,
+    i: int,
+    door: Listen,
+    sockets: Sequence[socket.socket],
+    tls: ssl.SSLContext | None,
+    proxy: Proxy | None,
 ) -> list[Listener]:
     if not sockets:
         what = f"no socket was passed by the name {door.place} (is the socket unit started?)"
@@ -85,7 +92,7 @@ def _take_over(
     if tls is not None and any(each.family == socket.AF_UNIX for each in sockets):
         what = "a Unix socket has this name, and a Unix socket has no TLS"
         raise loaded.sources.error(("listen", i, "tls"), what)
-    return [take_over(door.name, each, tls) for each in sockets]
+    return [take_over(door.name, each, tls, proxy) for each in sockets]
 
 
 def _not_opened(loaded: Loaded, path: KeyPath, address: str, exc: OSError) -> ConfigError:
@@ -110,7 +117,9 @@ def _server_tls(loaded: Loaded, i: int, door: Listen) -> ssl.SSLContext | None:
     if door.tls is None:
         return None
     try:
-        return server_context(Path(door.tls.certificate), Path(door.tls.key))
+        ours = door.tls
+        client_ca = None if ours.client_ca is None else Path(ours.client_ca)
+        return server_context(Path(ours.certificate), Path(ours.key), client_ca)
     except (OSError, ValueError) as exc:
         raise loaded.sources.error(("listen", i, "tls"), _why(exc)) from None
 

@@ -86,6 +86,16 @@ METRICS: Mapping[str, Described] = {
     "rtpipe_loop_stalls": Described(
         "counter", "How often the event loop stood still for a second, by who kept it.", ("stage",)
     ),
+    "rtpipe_connections": Described("gauge", "Connections to the listeners."),
+    "rtpipe_connections_turned_away": Described(
+        "counter", "Connections that were one too many, by the bound they met.", ("bound",)
+    ),
+    "rtpipe_accept_pauses": Described("counter", "How often accepting waited for a free file descriptor."),
+    "rtpipe_overloaded": Described("counter", "Sessions refused near a limit, by what was short.", ("what",)),
+    "rtpipe_used": Described("gauge", "Memory in bytes, and file descriptors, of the process.", ("what",)),
+    "rtpipe_held_bytes": Described("gauge", "Bytes of the events that wait now."),
+    "rtpipe_held_bytes_exceeded": Described("counter", "How often max_held_bytes was too little."),
+    "rtpipe_reassembly_bytes": Described("gauge", "Bytes of messages of which only part has come."),
     "rtpipe_loop_lag_seconds": Described(
         "histogram", "How much later than due the event loop came to a task, measured every half second."
     ),
@@ -132,7 +142,23 @@ def _values(process: Process) -> dict[str, Values]:
         },
         "rtpipe_stage_seconds": {(stage,): seconds for stage, seconds in guard.seconds.items()},
         "rtpipe_watch_missed": {(): process.watchers.missed},
+        **_bounds(process),
         "rtpipe_loop_stalls": {(stage,): count for stage, count in process.watchdog.stalls.items()},
+    }
+
+
+def _bounds(process: Process) -> dict[str, Values]:
+    """How much of what is limited is in use, and how often a limit was met."""
+    crowd, pressure = process.crowd, process.pressure
+    return {
+        "rtpipe_connections": {(): crowd.connected},
+        "rtpipe_connections_turned_away": {(bound,): count for bound, count in crowd.turned_away.items()},
+        "rtpipe_accept_pauses": {(): crowd.accept_pauses},
+        "rtpipe_overloaded": {(what,): count for what, count in pressure.refused.items()},
+        "rtpipe_used": {(what,): count for what, count in pressure.used.items()},
+        "rtpipe_held_bytes": {(): process.held.held},
+        "rtpipe_held_bytes_exceeded": {(): process.held.met},
+        "rtpipe_reassembly_bytes": {(): process.reassembly.held},
     }
 
 

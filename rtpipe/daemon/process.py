@@ -10,23 +10,28 @@ import trio
 
 from rtpipe.api.errors import Refused
 from rtpipe.api.facts import Fact
+from rtpipe.api.principal import Principal
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
-from rtpipe.daemon.config import Config, Listen
 from rtpipe.daemon import service
 from rtpipe.daemon.audit import Audit
+from rtpipe.daemon.config import Config, Listen
+from rtpipe.daemon.failover import Rests
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.logs import log_fact
+from rtpipe.daemon.pressure import Pressure
+from rtpipe.daemon.signs import Signs
 from rtpipe.daemon.taps import Tap
 from rtpipe.daemon.tool_services import ToolServices
 from rtpipe.daemon.totals import Totals
-from rtpipe.session.closing import Ending
-from rtpipe.session.session import Session
 from rtpipe.daemon.watchdog import Watchdog
+from rtpipe.session.closing import Ending
+from rtpipe.session.limits import Budget
+from rtpipe.session.session import Session
 from rtpipe.session.watch import Watchers
+from rtpipe.transport.crowd import Crowd
 from rtpipe.transport.frames import Reassembly
 
-from rtpipe.transport.crowd import Crowd
 log = logging.getLogger("rtpipe.daemon")
 
 
@@ -50,21 +55,28 @@ class Process:
     watchers: Watchers
     reassembly: Reassembly
     served: dict[str, Served] = field(default_factory=dict)
+    guests: dict[trio.CancelScope, Principal] = field(default_factory=dict)
     stopping: bool = False
     """No session begins any more, and the daemon says that it is not ready."""
-    observer: Callable[[Fact], None] = log_fact
-    """Is shown every fact, besides the stages and the taps."""
-    taps: list[Tap] = field(default_factory=list)
     has_successor: bool = False
     """Somebody else will serve the same sockets. Then nobody comes once we stop but who was accepted before,
     and is let in: a refusal would be all that the caller sees of an upgrade."""
+    observer: Callable[[Fact], None] = log_fact
+    """Is shown every fact, besides the stages and the taps."""
+    taps: list[Tap] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
-    tools: ToolServices = field(init=False)
-    _admitted: int = 0
-    _establishing: set[trio.CancelScope] = field(default_factory=set)
     watchdog: Watchdog = field(default_factory=Watchdog)
     crowd: Crowd = field(default_factory=Crowd)
+    held: Budget = field(default_factory=Budget)
+    """What all stages together hold back."""
+    pressure: Pressure = field(init=False)
     audit: Audit = field(default_factory=Audit)
+    tools: ToolServices = field(init=False)
+    signs: Signs = field(init=False)
+    rests: Rests = field(default_factory=Rests)
+    """Which upstreams could not be had of late."""
+    _admitted: int = 0
+    _establishing: set[trio.CancelScope] = field(default_factory=set)
     _emptied: trio.Event = field(default_factory=trio.Event)
     _stop_asked: trio.Event = field(default_factory=trio.Event)
     _ender: Callable[[Session], None] | None = None
@@ -72,6 +84,8 @@ class Process:
 
     def __post_init__(self) -> None:
         self.tools = ToolServices(self.reconfigure)
+        self.pressure = Pressure(lambda: self.config.limits.max_memory_bytes)
+        self.signs = Signs(lambda: self.config.signs, trio.current_time, self.record)
 
     @property
     def config(self) -> Config:
@@ -89,6 +103,14 @@ class Process:
     def listener(self, name: str) -> Listen:
         """The configuration of the door of that name."""
         return next(listener for listener in self.config.listen if listener.name == name)
+
+    def put_in_service(self, generation: Generation) -> None:
+        """Have *generation* serve who comes from now on."""
+        self.generation = generation
+        limits = generation.config.limits
+        self.crowd.limit = limits.max_connections
+        self.crowd.limit_per_address = limits.max_connections_per_address
+        self.held.limit = limits.max_held_bytes
 
     def stop(self, why: str) -> None:
         """Have the daemon drain and end; returns at once."""
@@ -119,6 +141,10 @@ class Process:
             raise Refused(
                 503, "too_many_sessions", "The gateway is full; try again later.", {"Retry-After": "5"}
             )
+        if self.pressure.refuses:
+            self.pressure.refused[self.pressure.refuses] += 1
+            message = f"The gateway is short of {self.pressure.refuses}; try again later."
+            raise Refused(503, "overloaded", message, {"Retry-After": "5"})
         self._admitted += 1
         try:
             yield
@@ -171,11 +197,6 @@ class Process:
         for scope in self._establishing:
             scope.cancel()
 
-    def reconfigure(self) -> None:
-        """Compose every session anew: there are other tools than before."""
-        for session in self.totals.live:
-            session.reconfigure()
-
     @contextmanager
     def guest(self, principal: Principal) -> Iterator[trio.CancelScope]:
         """Count in somebody who has no session: a tap or a tool service. Cancelling the scope ends that."""
@@ -185,6 +206,11 @@ class Process:
                 yield scope
             finally:
                 del self.guests[scope]
+
+    def reconfigure(self) -> None:
+        """Compose every session anew: there are other tools than before."""
+        for session in self.totals.live:
+            session.reconfigure()
 
     @contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
@@ -203,15 +229,31 @@ class Process:
         while self.taps:
             await self._untapped.park()
 
+    def redact(self, fact: Fact) -> Fact:
+        """*fact* without what the rules in force take out of free text and arguments."""
+        return self.generation.redactor.fact(fact)
+
+    def redact_text(self, text: str, tool: str) -> str:
+        """*text* likewise; the arguments of a call of *tool*, where that is not empty."""
+        redactor = self.generation.redactor
+        return redactor.arguments(tool, text) if tool else redactor.text(text)
+
+    def redact_event(self, kind: str, payload: bytes) -> bytes:
+        """An event of type *kind* as somebody may be shown it."""
+        return self.generation.redactor.event(kind, payload)
+
     def observe(self, fact: Fact) -> None:
         """A fact that its session has shown to the stages."""
         self.totals.fact(fact)
         self.observer(fact)
+        self.audit.fact(fact)
+        self.signs.fact(fact)
         for tap in self.taps:
             tap.fact(fact)
 
     def record(self, fact: Fact) -> None:
         """A fact that belongs to no session."""
+        fact = self.redact(fact)
         self.observe(fact)
         for call in self.chain.calls("fact"):
             self.watchers.show(call, None, fact)

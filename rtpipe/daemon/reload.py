@@ -72,13 +72,15 @@ class Reloader:
             status = "serving with the configuration of before"
             try:
                 report = await self._reload()
+                status = f"serving, reloaded: {', '.join(report.changed) or 'nothing'} changed"
             except ConfigError as exc:
+                status = f"serving as before, not reloaded: {exc}"
                 log.error("reload: nothing has changed: %s", exc)  # noqa: TRY400 - an operator's mistake
                 raise
-        for warning in report.warnings:
-            log.warning("reload: %s", warning)
             finally:
                 service.tell(READY=1, STATUS=status)
+        for warning in report.warnings:
+            log.warning("reload: %s", warning)
         log.info(
             "reload: changed: %s; at the next start: %s; new plugins: %s; %d sessions keep the old chain",
             *(", ".join(each) or "nothing" for each in (report.changed, report.at_next_start)),
@@ -105,7 +107,7 @@ class Reloader:
         if different:
             new = await self._put_in_service(loaded, changes.in_force(loaded.config, before.config), specs)
         if loaded.config.log != before.config.log:
-            logging.getLogger().setLevel(loaded.config.log.level.upper())
+            logs.set_up(loaded.config.log)
         since_start = changes.changed(self._started_with.sources.data, loaded.sources.data)
         chain = process.chain
         return Report(
@@ -155,12 +157,12 @@ class Reloader:
             _end(lineup, new)
             raise
         generation = Generation(loaded, config, specs, lineup, self._upstreams_of(config), routes)
-        self._process.generation = generation
+        self._process.put_in_service(generation)
         self._living.append(generation)
         self._services.nursery.start_soon(self._retire_in_time, before)
+        self._services.judge_again()
         return new
 
-        self._services.judge_again()
     async def _retire_in_time(self, generation: Generation) -> None:
         await generation.unused()
         with trio.CancelScope(shield=True):

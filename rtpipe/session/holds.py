@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rtpipe.api.event import Event, Json, UnreadableEvent
 from rtpipe.protocol.catalogue import Client, Direction
 from rtpipe.protocol.ordering import kind_of_create, must_wait
+from rtpipe.session.limits import Budget
 
 OVERHEAD_BYTES = 1024
 """What an event is charged besides its payload, so that many small ones are bounded too."""
@@ -36,9 +37,10 @@ class HoldQueue:
 
     # Whether an event waits depends on kinds alone, and few kinds stand for thousands of events.
 
-    def __init__(self, direction: Direction, limit_bytes: int) -> None:
+    def __init__(self, direction: Direction, limit_bytes: int, in_all: Budget | None = None) -> None:
         self._direction = direction
         self._limit_bytes = limit_bytes
+        self._in_all = in_all or Budget()
         self._entries: list[Held] = []
         self._kinds: Counter[str] = Counter()
         self._bytes = 0
@@ -58,10 +60,14 @@ class HoldQueue:
         """
         if self._entries and self._bytes + _charge(entry.event) > self._limit_bytes:
             return False
+        if self._in_all.held + _charge(entry.event) > self._in_all.limit:
+            self._in_all.met += 1
+            return False
         place = sum(each.put_back for each in self._entries) if entry.put_back else len(self._entries)
         entry.first_s = None if self.blocks(entry.kind) else entry.since_s
         self._entries.insert(place, entry)
         self._bytes += _charge(entry.event)
+        self._in_all.held += _charge(entry.event)
         self._kinds[entry.kind] += 1
         return True
 
@@ -123,6 +129,7 @@ class HoldQueue:
     def _remove(self, entry: Held) -> None:
         self._entries.remove(entry)
         self._bytes -= _charge(entry.event)
+        self._in_all.held -= _charge(entry.event)
         self._kinds[entry.kind] -= 1
         if not self._kinds[entry.kind]:
             del self._kinds[entry.kind]

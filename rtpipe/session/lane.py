@@ -258,7 +258,7 @@ class Lane:
     def _keep(self, event: Event, step: int, key: str | None, *, put_back: bool = False) -> bool:
         queue = self._queues.get(step)
         if queue is None:
-            queue = self._queues[step] = HoldQueue(self.direction, self._limits.hold_bytes)
+            queue = self._queues[step] = HoldQueue(self.direction, self._limits.hold_bytes, self._limits.held)
         kind = self._port.kind(event)
         return queue.add(Held(event, kind, key, trio.current_time(), put_back=put_back))
 

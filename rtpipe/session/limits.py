@@ -38,6 +38,12 @@ class SessionLimits:
     """Client events that wait while there is no upstream."""
     outage_s: float = 30.0
     """How long a session that has lost its upstream looks for another."""
+    parked_bytes: int = 1024 * 1024
+    """Server events that wait for a client that is gone, audio apart."""
+    parked_audio_s: float = 5.0
+    """Audio that waits for it."""
+    resume_window_s: float = 60.0
+    """How long a session waits for it."""
     rollover_s: float = 60.0
     """How long before the upstream ends the session another is dialled."""
     bill_s: float = 10.0

@@ -1,11 +1,17 @@
 """Everybody who is connected to the listeners of a process: counted, and bounded."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Final, Literal
 
 import trio
+
+logger = logging.getLogger("rtpipe.transport")
+
+_SILENCE_S: Final = 10.0
+_LINGERING: Final = 64
 
 Bound = Literal["connections", "connections_per_address"]
 
@@ -23,21 +29,64 @@ class Crowd:
         self.turned_away: Counter[Bound] = Counter()
         """Connections that were one too many, by the bound they met."""
         self.accept_pauses = 0
-        """How often accepting had to wait: the process was out of file descriptors or memory."""
+        """How often accepting had to wait a moment: the process was out of file descriptors or memory."""
         self._by_address: Counter[str] = Counter()
+        self._lingering = 0
+        self._silent_until: dict[str, float] = {}
         self._arrived = trio.lowlevel.ParkingLot()
 
     def enter(self) -> "Guest":
         """Count in whoever was accepted just now."""
         return Guest(self)
 
-    def bound_met(self, address: str) -> Bound | None:
-        """Which bound is exceeded, by those who are in. A guest counts at its address once that is known."""
+    def bound_met(self, guest: "Guest") -> Bound | None:
+        """Which bound this guest exceeds."""
         if self.limit is not None and self.connected > self.limit:
             return "connections"
-        if self.limit_per_address is not None and self._by_address[address] > self.limit_per_address:
+        if self.limit_per_address is not None and self._by_address[guest.address] > self.limit_per_address:
             return "connections_per_address"
         return None
+
+    def turn_away(self, bound: Bound, listener: str, address: str) -> None:
+        """Count somebody who is one too many, and now and then say so: a flood of connections must not be one
+        of lines."""
+        self.turned_away[bound] += 1
+        if self._worth_a_line(bound):
+            what = "from one address" if bound == "connections_per_address" else "in all"
+            logger.warning(
+                "listener %s: %s is turned away: too many connections %s (%d so far)",
+                listener,
+                address,
+                what,
+                self.turned_away[bound],
+            )
+
+    def accept_paused(self, listener: str, error: OSError) -> None:
+        """Nobody can be accepted for a moment. Likewise counted, and now and then told."""
+        self.accept_pauses += 1
+        if self._worth_a_line("accept"):
+            logger.warning("listener %s: accept paused: %s", listener, error)
+
+    def _worth_a_line(self, what: str) -> bool:
+        now = trio.current_time()
+        if now < self._silent_until.get(what, now):
+            return False
+        self._silent_until[what] = now + _SILENCE_S
+        return True
+
+    @property
+    def may_linger(self) -> bool:
+        """Whether one more of those who are turned away may be told why."""
+        return self._lingering < _LINGERING
+
+    @contextmanager
+    def lingering(self) -> Iterator[None]:
+        """Count somebody who is turned away and told why."""
+        self._lingering += 1
+        try:
+            yield
+        finally:
+            self._lingering -= 1
 
     @contextmanager
     def arrival(self) -> Iterator[None]:
@@ -66,11 +115,11 @@ class Crowd:
 class Guest:
     """One connection, from its accepting to its end."""
 
-    __slots__ = ("_address", "_arriving", "_crowd")
+    __slots__ = ("_arriving", "_crowd", "address")
 
     def __init__(self, crowd: Crowd) -> None:
         self._crowd = crowd
-        self._address: str | None = None
+        self.address = ""
         self._arriving = True
         crowd.arriving += 1
         crowd.connected += 1
@@ -83,13 +132,13 @@ class Guest:
 
     def comes_from(self, address: str) -> None:
         """Where it comes from is known now, or known better."""
-        if self._address is not None:
-            self._crowd.count_at(self._address, -1)
-        self._address = address
+        if self.address:
+            self._crowd.count_at(self.address, -1)
+        self.address = address
         self._crowd.count_at(address, 1)
 
     def leave(self) -> None:
         self.arrived()
         self._crowd.connected -= 1
-        if self._address is not None:
-            self._crowd.count_at(self._address, -1)
+        if self.address:
+            self._crowd.count_at(self.address, -1)

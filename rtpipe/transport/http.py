@@ -107,12 +107,14 @@ def error_body(status: int, code: str, message: str) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "code": code, "param": None}}
 
 
-def server_side() -> h11.Connection:
+def server_side(max_head_bytes: int = MAX_HEAD_BYTES) -> h11.Connection:
     """The parser for one request."""
-    return h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=max_head_bytes)
 
 
-async def read_head(stream: trio.abc.ReceiveStream, parser: h11.Connection, peer: Peer) -> Request | None:
+async def read_head(
+    stream: trio.abc.ReceiveStream, parser: h11.Connection, peer: Peer, max_head_bytes: int = MAX_HEAD_BYTES
+) -> Request | None:
     """Read one request head; None when the client left before it sent one. The caller sets the deadline.
 
     Raises RequestRefused. Bytes after the head stay in the parser.
@@ -122,13 +124,13 @@ async def read_head(stream: trio.abc.ReceiveStream, parser: h11.Connection, peer
         try:
             event = parser.next_event()
         except h11.RemoteProtocolError as error:
-            raise _unreadable(error) from None
+            raise _unreadable(error, max_head_bytes) from None
         if isinstance(event, h11.Request):
             return _understood(event, peer)
         if event is not h11.NEED_DATA:
             return None
         try:
-            data = await stream.receive_some(min(_READ_BYTES, MAX_HEAD_BYTES + 1 - len(head)))
+            data = await stream.receive_some(min(_READ_BYTES, max_head_bytes + 1 - len(head)))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return None
         head += data
@@ -223,9 +225,9 @@ def _check_upgrade(headers: Headers) -> None:
         raise RequestRefused(400, "bad_request", "A WebSocket request has no body.")
 
 
-def _unreadable(error: h11.RemoteProtocolError) -> RequestRefused:
+def _unreadable(error: h11.RemoteProtocolError, max_head_bytes: int) -> RequestRefused:
     if error.error_status_hint == 431:
-        return RequestRefused(431, "headers_too_large", f"A request head may have {MAX_HEAD_BYTES} bytes.")
+        return RequestRefused(431, "headers_too_large", f"A request head may have {max_head_bytes} bytes.")
     return RequestRefused(400, "bad_request", "The request is not valid HTTP/1.1.")
 
 

@@ -1,25 +1,31 @@
-"""Listening sockets, and one handler call for each request that comes through them."""
+"""One handler call for each request that comes through the listeners."""
 
-import errno
 import logging
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Final, NoReturn
 
 import trio
 
 from rtpipe.transport import unix
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Peer
-from rtpipe.transport.crowd import Crowd, Guest
+from rtpipe.transport.crowd import Bound, Crowd, Guest
 from rtpipe.transport.exchange import Exchange
+from rtpipe.transport.forwarding import BadProxyHeader, Proxy, read_proxy_header
 from rtpipe.transport.frames import Reassembly
-from rtpipe.transport.http import RequestRefused, error_body, read_head, respond, server_side
+from rtpipe.transport.http import (
+    MAX_HEAD_BYTES,
+    RequestRefused,
+    error_body,
+    read_head,
+    respond,
+    server_side,
+)
 from rtpipe.transport.jsonlines import JsonLines
+from rtpipe.transport.listening import Listener
 from rtpipe.transport.tls import TlsFailed, TlsStream
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES
 
@@ -33,66 +39,6 @@ LinesHandler = Callable[[JsonLines], Awaitable[None]]
 _Converse = Callable[[trio.SocketStream, Guest], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """An open listening socket and the name by which the operator knows it.
-
-    `tls`: what comes through it is TLS by this context. `file`: the socket in the file system that goes with
-    it. `is_passed`: somebody else made it, and keeps it when we are done.
-    """
-
-    name: str
-    socket: trio.SocketListener
-    tls: ssl.SSLContext | None = None
-    file: unix.SocketFile | None = None
-    is_passed: bool = False
-
-    @property
-    def is_unix(self) -> bool:
-        """A Unix socket: the kernel knows who connects, and JSON lines are spoken."""
-        return self.socket.socket.family == socket.AF_UNIX
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port as bound: port 0 has become a real one. For TCP alone."""
-        host, port, *_ = self.socket.socket.getsockname()
-        return host, port
-
-    @property
-    def url(self) -> str:
-        """Where it is, without a path: ``ws://127.0.0.1:8787``, ``wss://[::1]:8443``, ``unix:/run/x``."""
-        if self.is_unix:
-            return f"unix:{self.socket.socket.getsockname()}"
-        host, port = self.address
-        return f"{'ws' if self.tls is None else 'wss'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-    async def aclose(self) -> None:
-        """Listen no more; a socket file goes, if it is still ours."""
-        if self.file is not None:
-            self.file.remove()
-        await self.socket.aclose()
-
-
-async def open_tcp(name: str, host: str, port: int, tls: ssl.SSLContext | None = None) -> list[Listener]:
-    """Bind and listen; one listener for each address that `host` resolves to. Raises OSError."""
-    return [Listener(name, socket, tls) for socket in await trio.open_tcp_listeners(port, host=host)]
-
-
-def open_unix(name: str, path: Path, mode: int, group: int | None = None) -> Listener:
-    """Bind and listen at `path`, for those whom `mode` and `group` allow. Raises OSError as `unix.listen`."""
-    made, file = unix.listen(path, mode, group)
-    return Listener(name, trio.SocketListener(trio.socket.from_stdlib_socket(made)), file=file)
-
-
-def take_over(name: str, made: socket.socket, tls: ssl.SSLContext | None = None) -> Listener:
-    """A socket that somebody else made and listens at. Raises OSError for one that cannot be served."""
-    if made.type != socket.SOCK_STREAM or not made.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        raise OSError(errno.EINVAL, "it is no stream socket that is listened at")
-    if made.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
-        raise OSError(errno.EAFNOSUPPORT, "it is neither TCP nor a Unix socket")
-    return Listener(name, trio.SocketListener(trio.socket.from_stdlib_socket(made)), tls, is_passed=True)
-
-
 async def serve(
     listeners: Sequence[Listener],
     handler: Handler,
@@ -104,6 +50,7 @@ async def serve(
     reassembly: Reassembly | None = None,
     write_deadline_s: float = WRITE_DEADLINE_S,
     head_deadline_s: float = HEAD_DEADLINE_S,
+    max_head_bytes: int = MAX_HEAD_BYTES,
 ) -> NoReturn:
     """Call `handler` with each request, until cancelled; then the listeners are closed.
 
@@ -123,6 +70,7 @@ async def serve(
         reassembly,
         write_deadline_s,
         head_deadline_s,
+        max_head_bytes,
     )
     async with trio.open_nursery() as accepting:
         for listener in listeners:
@@ -132,19 +80,14 @@ async def serve(
 
 
 async def _accept(listener: Listener, crowd: Crowd, converse: _Converse, nursery: trio.Nursery) -> None:
-    pausing = False
     try:
         while True:
             try:
                 stream = await listener.socket.accept()
             except OSError as error:  # out of descriptors or memory: what lives goes on, who comes waits
-                if not pausing:
-                    logger.warning("listener %s: accept paused: %s", listener.name, error)
-                    crowd.accept_pauses += 1
-                pausing = True
+                crowd.accept_paused(listener.name, error)
                 await trio.sleep(_ACCEPT_PAUSE_S)
             else:
-                pausing = False
                 nursery.start_soon(converse, stream, crowd.enter())
     finally:
         await listener.aclose()
@@ -161,6 +104,7 @@ class _Service:
     reassembly: Reassembly | None
     write_deadline_s: float
     head_deadline_s: float
+    max_head_bytes: int
 
 
 async def _converse(
@@ -170,14 +114,30 @@ async def _converse(
     stream: trio.abc.Stream = socket_stream
     deadline = trio.current_time() + service.head_deadline_s
     try:
-        peer = _peer(socket_stream, listener)
+        peer = await _who(socket_stream, listener, deadline)
+        # Whom a balancer speaks for is known only when the request is here.
+        behind = listener.proxy if listener.proxy and listener.proxy.kind == "forwarded" else None
+        if peer is None:
+            return
+        if behind is None or not behind.trusts(peer.address):
+            behind = None
+            guest.comes_from(peer.address)
+        if (bound := service.crowd.bound_met(guest)) is not None:
+            await _turn_away(service.crowd, bound, listener, socket_stream, peer)
+            return
         if listener.tls is not None:
             stream = TlsStream(socket_stream, listener.tls, server_side=True)
         if service.lines_handler is not None and await _speaks_lines(listener, socket_stream, deadline):
             guest.arrived()
             await _handle_lines(service, service.lines_handler, socket_stream, peer)
             return
-        exchange = await _read_request(service, stream, socket_stream, peer, deadline)
+        exchange = await _read_request(service, stream, socket_stream, peer, deadline, behind)
+        if exchange is not None and behind is not None:
+            guest.comes_from(exchange.request.peer.address)
+            if (bound := service.crowd.bound_met(guest)) is not None:
+                service.crowd.turn_away(bound, listener.name, exchange.request.peer.address)
+                await exchange.respond(*_too_many(bound))
+                return
         guest.arrived()
         if exchange is not None:
             await _handle(exchange, service.handler)
@@ -186,6 +146,39 @@ async def _converse(
     finally:
         guest.leave()
         await trio.aclose_forcefully(stream)
+
+
+async def _who(stream: trio.SocketStream, listener: Listener, deadline: float) -> Peer | None:
+    """Who connected, or for whom a trusted balancer did. None: the balancer did not say."""
+    peer = _peer(stream, listener)
+    proxy = listener.proxy
+    if proxy is None or proxy.kind != "v2" or not proxy.trusts(peer.address):
+        return peer
+    try:
+        with trio.fail_at(deadline):
+            told = await read_proxy_header(stream)
+    except (BadProxyHeader, trio.TooSlowError, trio.BrokenResourceError) as error:
+        logger.warning("listener %s: %s: %s", listener.name, peer.address, error or "no PROXY header in time")
+        return None
+    return peer if told is None else replace(peer, address=told[0], port=told[1])
+
+
+async def _turn_away(
+    crowd: Crowd, bound: Bound, listener: Listener, stream: trio.SocketStream, peer: Peer
+) -> None:
+    """Say that it is one too many, to a few at a time: who is told keeps its descriptor for a second."""
+    crowd.turn_away(bound, listener.name, peer.address)
+    if listener.tls is None and crowd.may_linger:
+        with crowd.lingering():
+            await respond(stream, server_side(), *_too_many(bound))
+
+
+def _too_many(bound: Bound) -> tuple[int, dict[str, object], dict[str, str]]:
+    status, message = {
+        "connections": (503, "Too many connections; try again in a moment."),
+        "connections_per_address": (429, "Too many connections from your address."),
+    }[bound]
+    return status, error_body(status, "too_many_connections", message), {"Retry-After": "5"}
 
 
 async def _speaks_lines(listener: Listener, stream: trio.SocketStream, deadline: float) -> bool:
@@ -222,16 +215,21 @@ async def _read_request(
     socket_stream: trio.SocketStream,
     peer: Peer,
     deadline: float,
+    behind: Proxy | None,
 ) -> Exchange | None:
     """None when the client left, or had to be refused already. One deadline for TLS and the head."""
-    parser = server_side()
+    parser = server_side(service.max_head_bytes)
     talks = not isinstance(stream, TlsStream)
     try:
         with trio.fail_at(deadline):
             if isinstance(stream, TlsStream):
                 await stream.do_handshake()
                 talks = True
-            request = await read_head(stream, parser, peer)
+                peer = replace(peer, subject=stream.peer_subject)
+            request = await read_head(stream, parser, peer, service.max_head_bytes)
+        if request is not None and behind is not None:
+            peer = replace(peer, address=behind.caller(peer.address, request.headers), port=None)
+            request = replace(request, peer=peer)
     except trio.TooSlowError:
         if not talks:
             logger.debug("%s: no TLS handshake in time", peer.address)

@@ -7,7 +7,8 @@ import trio
 from rtpipe.transport.connection import Connection, ConnectionLost
 from rtpipe.transport.dialer import dial
 from rtpipe.transport.exchange import Exchange
-from rtpipe.transport.server import open_tcp, serve
+from rtpipe.transport.listening import open_tcp
+from rtpipe.transport.server import serve
 
 AGENT = "rtpipe"
 

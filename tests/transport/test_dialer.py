@@ -12,7 +12,8 @@ from wsproto.utilities import generate_accept_token
 from rtpipe.transport.connection import Closing, ConnectionLost, Peer
 from rtpipe.transport.dialer import DialFailed, DialRefused, DialTimeout, dial
 from rtpipe.transport.exchange import Exchange
-from rtpipe.transport.server import open_tcp, serve
+from rtpipe.transport.listening import open_tcp
+from rtpipe.transport.server import serve
 
 CERTIFICATE = Path(__file__).parent / "localhost.pem"
 Answer = Callable[[trio.abc.Stream, bytes], Awaitable[None]]

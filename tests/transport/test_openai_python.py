@@ -10,7 +10,8 @@ import trio
 from rtpipe.transport.connection import ConnectionLost
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import Request, RequestRefused
-from rtpipe.transport.server import open_tcp, serve
+from rtpipe.transport.listening import open_tcp
+from rtpipe.transport.server import serve
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("websockets") is None, reason="needs openai[realtime], which brings websockets"

@@ -15,7 +15,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from rtpipe.transport.connection import Closing, ConnectionLost
 from rtpipe.transport.exchange import ClientGone, Exchange
 from rtpipe.transport.http import RequestRefused
-from rtpipe.transport.server import Handler, Listener, open_tcp, serve
+from rtpipe.transport.listening import Listener, open_tcp
+from rtpipe.transport.server import Handler, serve
 
 Start = Callable[..., Awaitable[int]]
 UPGRADE = (

@@ -15,7 +15,8 @@ from trio.testing import MockClock
 from rtpipe.transport.connection import Closing, ConnectionLost
 from rtpipe.transport.dialer import DialFailed, DialRefused, dial
 from rtpipe.transport.exchange import Exchange
-from rtpipe.transport.server import Handler, open_tcp, serve
+from rtpipe.transport.listening import open_tcp
+from rtpipe.transport.server import Handler, serve
 from rtpipe.transport.tls import TlsStream, client_context, server_context
 from tests.transport.certificates import Pair, make
 

@@ -14,7 +14,8 @@ import trio
 
 from rtpipe.transport import unix
 from rtpipe.transport.exchange import Exchange
-from rtpipe.transport.server import open_unix, serve
+from rtpipe.transport.listening import open_unix
+from rtpipe.transport.server import serve
 
 
 @pytest.fixture
