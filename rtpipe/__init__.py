@@ -10,7 +10,7 @@ from rtpipe.api.errors import ConfigError, HookFailed, QueueFull, Refused, Rtpip
 from rtpipe.api.event import Event, Json, UnreadableEvent
 from rtpipe.api.hooks import on_client, on_server, watch_client, watch_server
 from rtpipe.api.plugin import Command, Host, NoConfig, OnError, Plugin
-from rtpipe.api.principal import ANONYMOUS, ROLES, Principal
+from rtpipe.api.principal import ANONYMOUS, END_USER, ROLES, Principal
 from rtpipe.api.request import ConnectRequest, DialRequest, Health, Response, Route
 from rtpipe.api.secret import Secret
 from rtpipe.api.session import Draft, Meter, Session
@@ -23,6 +23,7 @@ API_VERSION = 1
 __all__ = [
     "ANONYMOUS",
     "API_VERSION",
+    "END_USER",
     "ROLES",
     "Close",
     "Command",

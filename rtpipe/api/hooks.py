@@ -67,6 +67,7 @@ LIMITS: dict[str, float | None] = {
     "startup": 30.0,
     "shutdown": 5.0,
     "authenticate": HANDSHAKE_LIMIT_S,
+    "still_allowed": 1.0,
     "session_open": HANDSHAKE_LIMIT_S,
     "session_close": 5.0,
     "upstream_dial": HANDSHAKE_LIMIT_S,
@@ -102,6 +103,14 @@ class Hooks:
 
         ``None``: not mine to say. Raise ``Refused`` to turn the caller away. Authenticate, open and
         dial share one limit.
+        """
+
+    @hookspec
+    def still_allowed(self, principal: "Principal") -> "bool | None":
+        """Whether somebody who was let in may stay: asked about everybody in service after each reload, and
+        whenever a plugin calls ``judge_again()``.
+
+        ``False`` ends the session, tap or tool service. ``None``: not mine to say.
         """
 
     @hookspec

@@ -56,6 +56,8 @@ class Host(Protocol):
 
     def tools_changed(self) -> None: ...
 
+    def judge_again(self) -> None: ...
+
 
 class Plugin(Generic[ConfigT, StateT]):
     """One configured plugin: ``class ResponseLock(Plugin[Config, State])``.
@@ -116,6 +118,10 @@ class Plugin(Generic[ConfigT, StateT]):
     def tools_changed(self) -> None:
         """Have every session composed anew: what ``tools`` returns is another list than before."""
         self.host.tools_changed()
+
+    def judge_again(self) -> None:
+        """Have ``still_allowed`` asked about everybody in service."""
+        self.host.judge_again()
 
     @classmethod
     def commands(cls) -> list[Command]:

@@ -13,7 +13,8 @@ class ConnectRequest:
     *subprotocols* are those offered; *role* is what the caller wants to be (``session``, ``tools``,
     ``tap``, ``admin``); *address* is the peer's, *listener* the name of the door it came to. *uid* and *gid*
     are those of the process that connected to a Unix socket, for which the kernel vouches; its address is
-    ``uid 1000`` then. Elsewhere they are ``None``.
+    ``uid 1000`` then. Elsewhere they are ``None``. *subject* is that of the client's certificate, verified by
+    the authority of the listener, as RFC 4514 writes it: ``CN=billing,O=Example``. ``None``: it showed none.
     """
 
     path: str
@@ -25,6 +26,7 @@ class ConnectRequest:
     role: str = SESSION
     uid: int | None = None
     gid: int | None = None
+    subject: str | None = None
 
     def header(self, name: str) -> str | None:
         """The only value of a header, ``None`` when it is absent. Raises ``ValueError`` for two."""

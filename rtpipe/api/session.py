@@ -59,8 +59,8 @@ class Draft(Protocol):
         """Do not go on without what the draft will have, or will not have, at *path* when every stage has had
         its say.
 
-        Other changes of stages are given up where the upstream refuses them. With this one the client's update
-        is refused instead, and if it was no update of the client's, the session ends.
+        Other changes of stages are given up where the upstream refuses them. With this one the client's
+        update is refused instead, and if it was no update of the client's, the session ends.
         """
         ...
 

@@ -14,6 +14,7 @@ from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN
 from rtpipe.api.hooks import LIMITS, PROJECT, EventHook, Hooks
 from rtpipe.api.plugin import OnError, Plugin
 from rtpipe.chain.guard import HookCall, is_async
+from rtpipe.protocol.beta import TRANSCRIPTION_UPDATE
 from rtpipe.protocol.catalogue import CLIENT_TYPES, DOWNSTREAM, SERVER_TYPES, UPSTREAM, Direction
 
 log = logging.getLogger("rtpipe.chain")
@@ -177,7 +178,7 @@ class _Manager(pluggy.PluginManager):
 
 
 def _warn_of_unknown_types(stage: str, name: str, marker: EventHook) -> None:
-    known = _CATALOGUE[EVENT_HOOKS[marker.hook]]
+    known = _CATALOGUE[EVENT_HOOKS[marker.hook]] | {TRANSCRIPTION_UPDATE}  # a name some servers still take
     for kind in marker.types:
         if kind not in known:
             near = difflib.get_close_matches(kind, known, 1)

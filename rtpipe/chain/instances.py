@@ -37,6 +37,7 @@ class Services:
     state_dir: Path
     record: Callable[[Fact], None]
     tools_changed: Callable[[], None] = lambda: None
+    judge_again: Callable[[], None] = lambda: None
 
 
 class PluginHost:
@@ -70,6 +71,10 @@ class PluginHost:
     def tools_changed(self) -> None:
         if not self._ended:
             self._services.tools_changed()
+
+    def judge_again(self) -> None:
+        if not self._ended:
+            self._services.judge_again()
 
     def end(self) -> None:
         """The instance is gone: so are its tasks."""

@@ -12,6 +12,7 @@ from rtpipe.daemon.beta import BetaConnection, asks_for_beta
 from rtpipe.daemon.config import Listen
 from rtpipe.daemon.establish import Knock, serve
 from rtpipe.daemon.process import Process
+from rtpipe.daemon.standing import UNAUTHORIZED
 from rtpipe.protocol import events
 from rtpipe.protocol.errors import http_error
 from rtpipe.session.session import Session
@@ -25,7 +26,6 @@ SUBPROTOCOL = "realtime"
 KEY_SUBPROTOCOL = "openai-insecure-api-key."
 DEPLOYMENT = "deployment"
 """What clients of Azure's preview call the model in their query."""
-UNAUTHORIZED = 3000
 TRY_AGAIN_LATER = 1013
 FOREIGN_ORIGIN = "origin_not_allowed"
 
@@ -78,6 +78,7 @@ def connect_request(request: Request) -> ConnectRequest:
         listener=request.peer.listener,
         uid=request.peer.uid,
         gid=request.peer.gid,
+        subject=request.peer.subject,
     )
 
 

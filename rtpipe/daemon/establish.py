@@ -16,7 +16,10 @@ from rtpipe.api.request import ConnectRequest
 from rtpipe.daemon import refusals
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.process import Process, Served
+from rtpipe.daemon.standing import require_standing
 from rtpipe.daemon.upstreams import TRANSCRIPTION, choose, dial_request, dial_upstream
+from rtpipe.protocol.session_config import model as bound_model
+from rtpipe.protocol.session_config import session_type
 from rtpipe.session.session import Session
 from rtpipe.transport.connection import Connection, ConnectionLost
 from rtpipe.transport.dialer import DialFailed, DialRefused, DialTimeout
@@ -60,6 +63,8 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
                 await knock.unless_gone(partial(_establish, process, generation, knock, nursery, made))
             session = made[0].session
             with process.registered(made[0]):
+                # From here on whoever takes something away finds it; what was taken before is asked for now.
+                await require_standing(process, session.principal)
                 await session.attach_client(await knock.accept(session))
                 await session.ended.wait()
         except (Refused, DialRefused, DialFailed, DialTimeout, trio.TooSlowError, ClientGone) as exc:
@@ -81,6 +86,7 @@ async def _establish(
     limits = generation.config.limits
     with trio.fail_after(limits.connect_timeout_s):
         principal = await authenticate(process, generation, knock.request)
+        knock = _bound(knock, principal)
         upstream, model = choose(generation.upstreams, knock.model)
         _check_model(principal, knock.model, model)
         session = Session(
@@ -112,6 +118,15 @@ def _traceparent(request: ConnectRequest) -> str:
     """The trace the client wants to be part of, if it says so in the form of W3C's Trace Context, level 1."""
     values = request.headers.get("traceparent", ())
     return values[0] if len(values) == 1 and _TRACEPARENT.fullmatch(values[0]) else ""
+
+
+def _bound(knock: Knock, principal: Principal) -> Knock:
+    """The model and the kind of session that the principal is bound to count, whatever the handshake says."""
+    if principal.session is None:
+        return knock
+    bound = dict(principal.session)
+    intent = TRANSCRIPTION if session_type(bound) == TRANSCRIPTION else None
+    return replace(knock, model=bound_model(bound) or knock.model, intent=intent)
 
 
 def _as_refusal(failure: Exception) -> Exception:

@@ -23,6 +23,7 @@ from rtpipe.daemon.messages import (
     Welcome,
 )
 from rtpipe.daemon.process import Process
+from rtpipe.daemon.standing import REVOKED, UNAUTHORIZED, require_standing
 from rtpipe.daemon.taps import Tap
 from rtpipe.daemon.tool_services import Service, ToolServices
 from rtpipe.session.closing import GOING_AWAY
@@ -74,11 +75,15 @@ async def _serve(process: Process, lines: JsonLines) -> None:
         return
     with process.generation.in_use() as generation:
         principal = await authenticate(process, generation, request)
-    if hello.role == TAP:
-        await show_tap(process, hello, principal.id, lines)
-    else:
-        assert hello.role == TOOLS
-        await serve_tools(process.tools, principal, lines)
+    with process.guest(principal) as scope:
+        await require_standing(process, principal)
+        if hello.role == TAP:
+            await show_tap(process, hello, principal.id, lines)
+        else:
+            assert hello.role == TOOLS
+            await serve_tools(process.tools, principal, lines)
+    if scope.cancelled_caught:
+        await lines.close(UNAUTHORIZED, REVOKED)
 
 
 async def _serve_admin(process: Process, lines: JsonLines) -> None:

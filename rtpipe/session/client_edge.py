@@ -8,6 +8,7 @@ from rtpipe.api.errors import QueueFull
 from rtpipe.api.event import CLIENT, HOST, Event, Json
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
+from rtpipe.protocol.permissions import forbidden
 from rtpipe.protocol.reading import Unreadable, decode, read_client
 from rtpipe.session.closing import Ending
 
@@ -90,10 +91,22 @@ class ClientEdge:
             message = f"The key {frame.duplicate} stands twice in this event: send each key once."
             raise Unreadable("duplicate_key", message, frame.event_id)
         if frame.type == Client.SESSION_UPDATE:
-            self._check_model(decode(payload))
+            data = decode(payload)
+            self._check_model(data)
+            self._check_settings(data, events.update_of(data))
+        elif frame.type == Client.RESPONSE_CREATE:
+            data = decode(payload)
+            self._check_hidden(frame.type, data)
+            self._check_settings(data, events.response_of(data))
         elif read_by_host and self._session.veil.hidden_items:
             self._check_hidden(frame.type, decode(payload))
         return frame.type
+
+    def _check_settings(self, data: Json, settings: Json | None) -> None:
+        who = self._session.principal
+        found = forbidden(settings or {}, tools=who.tools, voices=who.voices, modalities=who.modalities)
+        if found is not None:
+            raise Unreadable(*found, events.event_id_of(data))
 
     def _check_model(self, data: Json) -> None:
         model, allowed = events.model_of_update(data), self._session.principal.models

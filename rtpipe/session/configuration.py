@@ -7,6 +7,7 @@ so those still unanswered form a queue.
 import copy
 import logging
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,7 @@ class Draft:
     def __init__(self, asked: Json) -> None:
         self._asked = asked
         self.config = asked
+        self.required: set[str] = set()
 
     @property
     def asked(self) -> Json:
@@ -41,6 +43,9 @@ class Draft:
 
     def remove(self, path: str) -> None:
         self.config = sc.without(self.config, path)
+
+    def require(self, path: str) -> None:
+        self.required.add(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +74,12 @@ class Sent:
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """An update the upstream has refused. *again* is the client's part to send once more, None where the
-    client is to hear of the error, or has nothing to do with it."""
+    client is to hear of the error, or has nothing to do with it. *unmet*: what is required was refused."""
 
     event_id: str
     by_client: bool
     again: Json | None
+    unmet: bool = False
 
 
 @dataclass(slots=True)
@@ -84,11 +90,18 @@ class Configuration:
     """The session object of the upstream's ``session.created``: its defaults."""
     effective: Json = field(default_factory=dict)
     session_type: str = "realtime"
+    required: frozenset[str] = frozenset()
+    """What stages do not go on without."""
     _confirmed: Json = field(default_factory=dict)
     _told: Json = field(default_factory=dict)
     """What the upstream was told and has confirmed, over its defaults."""
     _sent: deque[Sent] = field(default_factory=deque)
     _refused: set[str] = field(default_factory=set)
+
+    @classmethod
+    def begun(cls, session_type: str, session: Mapping[str, Any] | None) -> "Configuration":
+        """One in which the client counts as having asked for *session* already."""
+        return cls(session_type=session_type, _confirmed=sc.as_update(session or {}))
 
     @property
     def asked(self) -> Json:
@@ -111,7 +124,7 @@ class Configuration:
     def compose(self, update: Json | None, draft: Json) -> Outgoing:
         """What to send so that the upstream has *draft*, given the client's *update* (None: no update)."""
         asked = self.asked if update is None else sc.merge(self.asked, update)
-        for path in self._refused:
+        for path in self._refused - self.required:
             value = sc.get(asked, path, _MISSING)
             draft = sc.without(draft, path) if value is _MISSING else sc.set_(draft, path, value)
         target = self._target
@@ -136,7 +149,9 @@ class Configuration:
         else:
             host_paths = frozenset(sc.changed_paths(asked, draft)) - {"type"}
             added = [path for path in sc.changed_paths({}, session) if path not in named]
-            if not added and all(sc.get(draft, p, _MISSING) == sc.get(update, p, _MISSING) for p in named):
+            odd = bool(host_paths) and sc.has_odd_container(update)
+            same = all(sc.get(draft, p, _MISSING) == sc.get(update, p, _MISSING) for p in named)
+            if same and not (added or odd):
                 return Outgoing(update, untouched=True, host_paths=host_paths)
         return Outgoing(
             {"type": asked.get("type", self.session_type), **session}, untouched=False, host_paths=host_paths
@@ -171,6 +186,8 @@ class Configuration:
         blamed = {p for p in sent.host_paths if path is not None and (p == path or p.startswith(path + "."))}
         if not blamed and sent.update is None:
             blamed = set(sent.host_paths)
+        if blamed & self.required:
+            return Rejected(sent.event_id, sent.update is not None, again=None, unmet=True)
         if blamed:
             self._refused |= blamed
             log.warning("the upstream refuses %s; going on without", ascii(", ".join(sorted(blamed))))

@@ -80,7 +80,7 @@ class Session:
         self.ended = trio.Event()
         self.ending: Ending | None = None
         self.meter = Meter(trio.current_time)
-        self.configuration = Configuration(session_type=session_type)
+        self.configuration = Configuration.begun(session_type, principal.session)
         self.veil = Veil()
         self.client_edge = ClientEdge(self)
         self.upstream_edge = UpstreamEdge(self)

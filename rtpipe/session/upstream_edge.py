@@ -11,10 +11,11 @@ from rtpipe.api.facts import TurnStarted
 from rtpipe.protocol import events, items
 from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client, Server
+from rtpipe.protocol.permissions import permitted_defaults
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.session.carried import FOLLOWED, Carried
-from rtpipe.session.closing import GOING_AWAY
-from rtpipe.session.configuration import Draft
+from rtpipe.session.closing import GOING_AWAY, INTERNAL_ERROR, Ending
+from rtpipe.session.configuration import Draft, Rejected
 from rtpipe.session.responses import Responses
 from rtpipe.session.turns import TurnGate
 from rtpipe.transport.connection import Connection
@@ -249,6 +250,12 @@ class UpstreamEdge:
     async def fold(self, asked: Json) -> Json:
         """What the stages, in chain order, and the turn gate make of what the client asked."""
         draft = Draft({"type": self.configuration.session_type, **asked})
+        if self.configuration.session_type == "realtime":
+            who = self._session.principal
+            settings = permitted_defaults(draft.config, voices=who.voices, modalities=who.modalities)
+            for path, value in settings.items():
+                draft.set(path, value)
+                draft.require(path)
         for call in self._session.hook_calls("configure"):
             before = draft.config
             try:
@@ -258,6 +265,7 @@ class UpstreamEdge:
                 if isinstance(exc, Refused):
                     self._session.guard.refused(call)
                 self._session.stage_failed(call)
+        self.configuration.required = frozenset(draft.required)
         return self.turns.contribute(draft.config)
 
     async def quiet(self) -> None:
@@ -413,6 +421,10 @@ class UpstreamEdge:
         refused = self.configuration.rejected(event_id, param)
         if refused is None:
             return
+        if refused.unmet:
+            self._session.veil.swallow(data)  # it may quote what the client is not to see
+            self._without_required(refused, param)
+            return
         if refused.again is None:
             if not refused.by_client:
                 self._session.veil.swallow(data)
@@ -427,6 +439,18 @@ class UpstreamEdge:
             await self._compose(update, event, event.data)
 
         self._session.lane(UPSTREAM).do(again)
+
+    def _without_required(self, refused: Rejected, param: str | None) -> None:
+        """The upstream does not take what a stage requires: no update without it, and no session."""
+        log.error("session %s: the upstream refuses %s, which is required", self._session.id, ascii(param))
+        if refused.by_client:
+            message = "The model refuses this update together with what the gateway sets."
+            event_id = None if self._session.veil.is_lent(refused.event_id) else refused.event_id
+            self._session.client_edge.tell("update_refused", message, event_id)
+            return
+        message = "The model does not accept what the gateway sets for this session."
+        error = ("session_refused", message)
+        self._session.end(Ending(INTERNAL_ERROR, "the model refused the configuration", HOST, error))
 
     def _turn_committed(self, item_id: str | None) -> None:
         by_voice = self.turns.committed(item_id)
