@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from rtpipe.api.plugin import OnError
 from rtpipe.daemon.addresses import PassedName, parse_address
-from rtpipe.daemon.config_observe import Audit, Log, Redaction, Signs
+from rtpipe.daemon.config_observe import Alerts, Audit, Log, Redaction, Signs
 from rtpipe.daemon.config_session import SessionTable
 from rtpipe.daemon.config_upstream import Upstream as Upstream
 
@@ -310,6 +310,7 @@ class Config(Struct, frozen=True, kw_only=True):
     audit: Annotated[Audit, Meta(description="A record of who connected and what was changed.")] = Audit()
     redaction: Annotated[Redaction, Meta(description="What is taken out of what callers say.")] = Redaction()
     signs: Annotated[Signs, Meta(description="Signs of failure, and when they become alerts.")] = Signs()
+    alerts: Annotated[Alerts, Meta(description="Whom to tell of alerts.")] = Alerts()
     admin: Annotated[Admin, Meta(description="The socket of whoever looks after the daemon.")] = Admin()
     plugins: Annotated[
         dict[str, dict[str, Any]], Meta(description="One table of options for each stage.")

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from rtpipe.api.secret import Secret
+
 
 class _Struct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
@@ -21,6 +23,22 @@ class Log(_Struct, frozen=True, kw_only=True):
         Literal["console", "json"],
         Meta(description="`console` is for people; with `json` each line is an object with the same fields."),
     ] = "console"
+
+
+class Alerts(_Struct, frozen=True, kw_only=True):
+    """Whom to tell of alerts, besides the log and the metrics."""
+
+    webhook: Annotated[
+        Secret | None,
+        Meta(
+            description="Where the URL is found to which each alert is posted as JSON: `name`, `stage`, "
+            "`session`, `message`, `labels`. Tried again after 1, 4 and 16 seconds. Unset: nowhere.",
+            examples=[{"credential": "alert-webhook", "env": "RTPIPE_ALERT_WEBHOOK"}],
+        ),
+    ] = None
+    period_s: Annotated[
+        float, Meta(ge=1, le=86_400 * 31, description="An equal alert is sent once in so many seconds.")
+    ] = 3600.0
 
 
 class Audit(_Struct, frozen=True, kw_only=True):

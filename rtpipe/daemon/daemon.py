@@ -120,6 +120,7 @@ async def _run(
             process, services, upstreams_of, read_again, secrets_of_upstreams=sim_pace is None
         )
         background.start_soon(watchers.run)
+        background.start_soon(process.alerts.run)
         background.start_soon(process.watchdog.run)
         background.start_soon(process.pressure.run)
         background.start_soon(process.totals.measure_lag)

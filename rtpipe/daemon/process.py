@@ -15,6 +15,7 @@ from rtpipe.api.principal import Principal
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
 from rtpipe.daemon import service
+from rtpipe.daemon.alerts import Alerts
 from rtpipe.daemon.audit import Audit
 from rtpipe.daemon.config import Config, Listen
 from rtpipe.daemon.failover import Rests
@@ -75,6 +76,7 @@ class Process:
     audit: Audit = field(default_factory=Audit)
     tools: ToolServices = field(init=False)
     signs: Signs = field(init=False)
+    alerts: Alerts = field(init=False)
     rests: Rests = field(default_factory=Rests)
     """Which upstreams could not be had of late."""
     _admitted: int = 0
@@ -87,6 +89,7 @@ class Process:
     def __post_init__(self) -> None:
         self.tools = ToolServices(self.reconfigure)
         self.pressure = Pressure(lambda: self.config.limits.max_memory_bytes)
+        self.alerts = Alerts(lambda: self.config.alerts, trio.current_time)
         self.signs = Signs(lambda: self.config.signs, trio.current_time, self.record)
 
     @property
@@ -250,6 +253,7 @@ class Process:
         self.observer(fact)
         self.audit.fact(fact)
         self.signs.fact(fact)
+        self.alerts.fact(fact)
         for tap in self.taps:
             tap.fact(fact)
 

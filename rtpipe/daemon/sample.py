@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rtpipe.chain.discovery import AnyPlugin, sample_of
-from rtpipe.daemon.config import Admin, Config, Limits, Listen, Log, StageTable, Upstream
+from rtpipe.daemon.config import Admin, Config, Limits, Listen, StageTable, Upstream
+from rtpipe.daemon.config_observe import Alerts, Audit, Log, Redaction, Signs
 
 _WIDTH = 100
 _HEAD = """\
@@ -22,6 +23,10 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "[[upstream]]": Upstream,
     "[limits]": Limits,
     "[log]": Log,
+    "[audit]": Audit,
+    "[redaction]": Redaction,
+    "[signs]": Signs,
+    "[alerts]": Alerts,
     "[admin]": Admin,
 }
 _PLAIN = ("chain", "state_dir")  # what Config has besides tables
