@@ -13,7 +13,8 @@ import trio
 from rtpipe.api.errors import HookFailed, Refused
 from rtpipe.api.principal import ANONYMOUS, Principal
 from rtpipe.api.request import ConnectRequest
-from rtpipe.daemon import refusals
+from rtpipe.daemon import failover, refusals
+from rtpipe.daemon.config_upstream import Upstream
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.process import Process, Served
 from rtpipe.daemon.standing import require_standing
@@ -106,12 +107,35 @@ async def _establish(
         process.totals.begin(session)
         made.append(Served(session, generation, knock.request.listener, upstream.name, trio.current_time()))
         await session.open()
+        reach = partial(_reach, process, generation, session, knock, upstream)
+        if generation.config.session.outage_s:
+            session.replacement.redial = reach
+        session.upstream_edge.retries = generation.config.session.on_cut == "retry"
         try:
             dialer = partial(dial_upstream, limits=limits, upstream=upstream, reassembly=process.reassembly)
             await session.dial(dial_request(upstream, principal, model, knock.intent), dialer)
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
         session.opened(knock.request.listener, upstream.name, knock.request.address)
+
+
+async def _reach(
+    process: Process, generation: Generation, session: Session, knock: Knock, first: Upstream
+) -> Connection:
+    """An upstream for the session: *first*, or another one that knows the model its client asked for."""
+    limits = generation.config.limits
+
+    async def attempt(upstream: Upstream, model: str) -> Connection:
+        dialer = partial(dial_upstream, limits=limits, upstream=upstream, reassembly=process.reassembly)
+        return await session.connect(dial_request(upstream, session.principal, model, knock.intent), dialer)
+
+    upstreams = failover.candidates(generation.upstreams, first, knock.model)
+    limit_s = limits.connect_timeout_s
+    with trio.fail_after(limit_s):
+        chosen, connection = await failover.connect(upstreams, knock.model, attempt, process.rests, limit_s)
+    if chosen is not first:
+        log.info("session %s: served by upstream %s", session.id, chosen.name)
+    return connection
 
 
 def _traceparent(request: ConnectRequest) -> str:

@@ -8,6 +8,8 @@ import trio
 from tests.daemon.kit import in_process, meeting, running, scripted
 from tests.daemon.wire import WAIT_S, frame, get
 
+NO_OTHER = "[session]\noutage_s = 0"
+"""A lost upstream ends the session."""
 DELTA = b'{"type":"response.output_audio.delta","delta":"' + b"QUJD" * 2000 + b'"}'
 
 
@@ -15,7 +17,7 @@ DELTA = b'{"type":"response.output_audio.delta","delta":"' + b"QUJD" * 2000 + b'
 async def test_the_upstreams_close_reaches_the_client(text, code):
     async with (
         scripted() as model,
-        in_process(text(model.url)) as gateway,
+        in_process(text(model.url, more=NO_OTHER)) as gateway,
         meeting(gateway, model) as (app, upstream),
     ):
         await upstream.send(DELTA)
@@ -64,7 +66,7 @@ async def send_bad_utf8(peer):
 async def test_an_upstream_that_breaks_off_is_no_normal_end(text, leave):
     async with (
         scripted() as model,
-        in_process(text(model.url)) as gateway,
+        in_process(text(model.url, more=NO_OTHER)) as gateway,
         meeting(gateway, model) as (app, upstream),
         meeting(gateway, model) as (other, theirs),
     ):
