@@ -1,4 +1,4 @@
-"""Who may use this gateway: static keys, and local users without one, each with a principal of its own."""
+"""Who may use this gateway, by keys, tokens, client secrets, peers and certificates."""
 
 from rtpipe_auth.config import Config, Key, PeerRule
 from rtpipe_auth.plugin import Auth

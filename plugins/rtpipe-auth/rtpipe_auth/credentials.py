@@ -8,8 +8,9 @@ import re
 from rtpipe import ConnectRequest, Refused
 
 SUBPROTOCOL = "openai-insecure-api-key."
-# Printable ASCII is what a header can carry everywhere, and always encodes; the rest is not worth hashing.
-USABLE_KEY = re.compile(r"[!-~]{1,4096}")
+# Long enough for tokens with many claims. Printable ASCII is what a header can carry everywhere, and always
+# encodes; the rest is not worth hashing.
+USABLE_KEY = re.compile(r"[!-~]{1,8192}")
 
 _HOW = (
     "send it as 'Authorization: Bearer KEY' or 'api-key: KEY', "
@@ -41,7 +42,7 @@ def presented_key(request: ConnectRequest) -> str | None:
     key = found.pop()
     if not USABLE_KEY.fullmatch(key):
         raise unauthorized(
-            "invalid_api_key", "Incorrect key provided: a key is 1 to 4096 printable ASCII characters."
+            "invalid_api_key", "Incorrect key provided: a key is 1 to 8192 printable ASCII characters."
         )
     return key
 

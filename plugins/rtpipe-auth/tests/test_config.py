@@ -12,6 +12,9 @@ import pytest
 
 from rtpipe import ConfigError
 from rtpipe_auth import Auth, Config, Key, PeerRule
+from rtpipe_auth.config import Caller, Certificate, Claims, ClientSecrets, Issuer
+from rtpipe_auth.policy import Policy, Settings, Transcription
+from rtpipe_auth.registry import Registry
 
 HERE = Path(__file__).parent.parent
 HASH = hashlib.sha256(b"rtp_sk_one").hexdigest()
@@ -27,9 +30,9 @@ def mistake(table: dict[str, Any]) -> str:
 
 
 def failing_start(*keys: dict[str, Any]) -> str:
-    auth = Auth(msgspec.convert({"keys": list(keys)}, Config), None)  # type: ignore[arg-type]
+    config = msgspec.convert({"keys": list(keys)}, Config)
     with pytest.raises(ConfigError) as caught:
-        auth.startup()
+        Registry(config, "auth")
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -138,19 +141,23 @@ def test_a_secret_that_is_not_there_names_the_key(monkeypatch: pytest.MonkeyPatc
     assert text.startswith("key 'kiosk': no secret found in env 'THE_KEY'")
 
 
-@pytest.mark.parametrize("secret", ["two words", "clé", "x" * 4097])
+@pytest.mark.parametrize("secret", ["two words", "clé", "x" * 8193])
 def test_a_secret_nobody_could_present_is_refused(secret: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("THE_KEY", secret)
     assert "could never be presented" in failing_start({"id": "kiosk", "secret": {"env": "THE_KEY"}})
 
 
-@pytest.mark.parametrize("struct", [Config, Key, PeerRule])
+@pytest.mark.parametrize(
+    "struct",
+    [Config, Key, PeerRule, Certificate, Issuer, Claims, ClientSecrets, Policy, Settings, Transcription],
+)
 def test_every_option_is_described_and_in_the_readme(struct: type[msgspec.Struct]) -> None:
     schema = msgspec.json.schema(struct)["$defs"][struct.__name__]
     readme = (HERE / "README.md").read_text()
     for field in msgspec.structs.fields(struct):
         assert schema["properties"][field.name]["description"].endswith(".")
-        assert f"| `{field.name}` |" in readme or f"[[plugins.auth.{field.name}]]" in readme
+        named = (f"`{field.name}`", f"[[plugins.auth.{field.name}]]", f"[plugins.auth.{field.name}")
+        assert any(each in readme for each in named)
 
 
 def test_editors_are_told_the_roles() -> None:
@@ -163,13 +170,29 @@ def test_the_sample_is_a_configuration_and_shows_every_option() -> None:
     msgspec.convert(tomllib.loads(text)["plugins"]["auth"], Config)
     # With the comment signs taken from its options it must still be one.
     everything = "\n".join(
-        line.removeprefix("# ") if re.match(r"# (\w+ = |\[\[)", line) else line for line in text.splitlines()
+        line.removeprefix("# ") if re.match(r"# (\w+ = |\[)", line) else line for line in text.splitlines()
     )
     tables = tomllib.loads(everything)["plugins"]["auth"]
     msgspec.convert(tables, Config)
     shown = {option for key in tables["keys"] for option in key}
     assert shown == {field.name for field in msgspec.structs.fields(Key)}
     assert {option for peer in tables["peers"] for option in peer} == {"id", "uid"}
+    (issuer,) = tables["issuers"]
+    assert {*issuer} == {"id", *own_fields(Issuer)}
+    assert {*issuer["claims"]} == {field.name for field in msgspec.structs.fields(Claims)}
+    assert {*tables["certificates"][0]} == {"id", *own_fields(Certificate)}
+    assert {*tables["client_secrets"]} == {field.name for field in msgspec.structs.fields(ClientSecrets)}
+    (policy,) = tables["policies"].values()
+    assert {*policy} == {field.name for field in msgspec.structs.fields(Policy)}
+    settings = {name for table in ("default", "set", "lock") for name in policy[table]}
+    assert settings == {field.name for field in msgspec.structs.fields(Settings)}
+
+
+def own_fields(struct: type[msgspec.Struct]) -> set[str]:
+    """Those that a caller of any kind has not."""
+    return {field.name for field in msgspec.structs.fields(struct)} - {
+        field.name for field in msgspec.structs.fields(Caller)
+    }
 
 
 def test_the_distribution_offers_the_plugin_and_its_sample() -> None:

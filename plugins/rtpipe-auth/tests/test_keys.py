@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rtpipe import ConnectRequest
 from rtpipe_auth import Auth, Config
+from rtpipe_auth.registry import Registry
 
 
 def run(*words: str) -> int:
@@ -38,10 +38,9 @@ def test_the_key_is_alone_on_stdout_and_the_lines_let_it_in(
     toml = err[err.index("[[") :]
     config = msgspec.convert(tomllib.loads(toml)["plugins"]["auth"], Config)
     assert config.keys[0].sha256 == hashlib.sha256(key.encode()).hexdigest()
-    auth = Auth(config, None)  # type: ignore[arg-type]
-    auth.startup()
-    request = ConnectRequest(path="/v1/realtime", query={}, headers={"api-key": [key]})
-    assert auth.authenticate(request).id == "kiosk.2_b-c"
+    holder = Registry(config, "auth").holder(key)
+    assert holder is not None
+    assert holder.id == "kiosk.2_b-c"
 
 
 def test_two_keys_differ(capsys: pytest.CaptureFixture[str]) -> None:
