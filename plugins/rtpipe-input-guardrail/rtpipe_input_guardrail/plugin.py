@@ -18,6 +18,10 @@ MAX_CHARS = 10_000
 """Of a longer text this much is judged at a time; pieces overlap, so that nothing hides at a seam."""
 OVERLAP = 200
 TRANSCRIPTION = "audio.input.transcription"
+_KEPT = ("conversation", "metadata", "output_modalities", "audio")
+"""What of a create its refusal has too: whoever asked knows it by that, and hears it in the way it wanted."""
+Said = list[tuple[str | None, str | None]]
+"""Item and text; the text is None where there is no transcript."""
 
 
 @dataclass(eq=False)
@@ -28,8 +32,10 @@ class State:
     """Commits of the client's that the upstream has not confirmed."""
     speaking: set[str] = field(default_factory=set)
     """Items whose transcript has not come."""
-    said: list[tuple[str | None, str | None]] = field(default_factory=list)
-    """Item and text; the text is None where there is no transcript."""
+    spoken: Said = field(default_factory=list)
+    """Transcripts that no create has been judged by."""
+    typed: Said = field(default_factory=list)
+    """Messages that no create has come behind."""
     keys: int = 0
     heard: trio.Event = field(default_factory=trio.Event)
     """Set, and replaced, when the above have changed."""
@@ -75,7 +81,7 @@ class InputGuardrail(Plugin[Config, State]):
         if not text:
             return None
         item_id = events.item_id_of(data) or f"item_{secrets.token_hex(10)}"
-        session.state.said.append((item_id, text))
+        session.state.typed.append((item_id, text))
         return None if events.item_id_of(data) else event.replace(events.with_item_id(data, item_id))
 
     @on_client(Client.AUDIO_COMMIT)
@@ -99,7 +105,7 @@ class InputGuardrail(Plugin[Config, State]):
         text = event.data.get("transcript")
         if item_id in state.speaking:
             state.speaking.discard(item_id or "")
-            state.said.append((item_id, text if isinstance(text, str) else None))
+            state.spoken.append((item_id, text if isinstance(text, str) else None))
             state.changed()
         return self._unless_asked(session)
 
@@ -118,14 +124,15 @@ class InputGuardrail(Plugin[Config, State]):
         state = session.state
         given = (events.response_of(event.data) or {}).get("input")
         texts = [_typed(item) for item in given if isinstance(item, dict)] if isinstance(given, list) else []
-        state.said += [(None, text) for text in texts if text]
-        if not (state.said or state.is_waiting or state.judging.locked()):
+        # What is typed behind this create is none of its business: the model reads it later.
+        typed, state.typed = [*state.typed, *((None, text) for text in texts if text)], []
+        if not (typed or state.spoken or state.is_waiting or state.judging.locked()):
             return None
         state.keys += 1
-        session.start_soon(self._judge, session, str(state.keys))
+        session.start_soon(self._judge, session, str(state.keys), event, typed)
         return Hold(str(state.keys))
 
-    async def _judge(self, session: Session[State], key: str) -> None:
+    async def _judge(self, session: Session[State], key: str, create: Event, typed: Said) -> None:
         """Release a create, or have a refusal spoken in its place. Judges in the order of the creates."""
         state = session.state
         async with state.judging:
@@ -133,17 +140,17 @@ class InputGuardrail(Plugin[Config, State]):
                 while state.is_waiting:
                     await state.heard.wait()
             # What did not come in time is missing, once; what comes later is no longer waited for.
-            state.said += [(item_id, None) for item_id in state.speaking]
+            state.spoken += [(item_id, None) for item_id in state.speaking]
             state.speaking.clear()
             state.committed = 0
-            said, state.said = state.said, []
+            said, state.spoken = [*typed, *state.spoken], []
             reasons = [(item_id, await self._fault(text)) for item_id, text in said]
             faults = [(item_id, reason) for item_id, reason in reasons if reason is not None]
-            if not faults:
+            if faults:
+                self._refuse(session, faults)
+                session.release(key, create.replace(self._refusal(create.data)))
+            else:
                 session.release(key)
-                return
-            session.drop_held(key, "The input was refused.", ours=True, outcome="refused")
-            self._refuse(session, faults)
 
     def _refuse(self, session: Session[State], faults: list[tuple[str | None, str]]) -> None:
         for item_id, reason in faults:
@@ -154,9 +161,14 @@ class InputGuardrail(Plugin[Config, State]):
             )
             if item_id and not self.config.keep_item:
                 session.send_upstream(Event({"type": Client.ITEM_DELETE, "item_id": item_id}))
-        # Without the conversation as its input: it must not be talked into an answer after all.
+
+    def _refusal(self, create: Json) -> Json:
+        """The create, asking for the refusal: without the conversation as its input, lest it is talked
+        into an answer after all."""
+        wish = events.response_of(create) or {}
+        kept = {name: wish[name] for name in _KEPT if name in wish}
         refusal = {"instructions": self.config.refusal, "input": [], "tool_choice": "none"}
-        session.send_upstream(Event({"type": Client.RESPONSE_CREATE, "response": refusal}), audible=True)
+        return {**create, "response": {**kept, **refusal}}
 
     # --- what is refused ------------------------------------------------------------------------------------
 
