@@ -11,8 +11,9 @@ from functools import partial
 
 import trio
 
-from tests.clients import install
+from tests.clients import install, node_clients, python_clients
 from tests.clients.browser import Site, browser
+from tests.clients.dispatching import dispatching
 from tests.clients.install import NotInstalled
 from tests.clients.node_clients import agents_realtime, openai_node
 from tests.clients.python_clients import livekit, openai_agents, openai_beta, openai_python, pipecat
@@ -47,6 +48,8 @@ async def _run() -> list[Row]:
                 rows += await client(here)
             except NotInstalled as missing:
                 rows.append(Row(name, "-", "-", failed={"all": str(missing)}))
+        async with dispatching(here.model) as place:
+            rows += [*await python_clients.dispatched(place), *await node_clients.dispatched(place)]
     return rows
 
 

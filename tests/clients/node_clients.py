@@ -35,7 +35,17 @@ async def agents_realtime(scene: Scene) -> list[Row]:
     return [await compared(Row("@openai/agents-realtime", version, "TCP"), scene, turns, run)]
 
 
-async def _drive(driver: str, snippet: str, made: str, place: Place) -> str:
+async def dispatched(place: Place) -> list[Row]:
+    """OpenAI's Agents SDK at a gateway that runs a slow tool of which it knows nothing."""
+    await trio.to_thread.run_sync(install.node)
+    row = Row("@openai/agents-realtime", install.npm_version("@openai/agents-realtime"), "TCP, dispatched")
+    snippet = place.snippet("agents-realtime")
+    report = await _drive("agents_realtime.mjs", snippet, "session", place, dispatched=True)
+    row.read(report, ["dispatched"], f"not reached: {report[-1500:]}")
+    return [row]
+
+
+async def _drive(driver: str, snippet: str, made: str, place: Place, *, dispatched: bool = False) -> str:
     """Run a driver behind its snippet, which it calls for every session."""
     lines = snippet.splitlines()
     imports = "\n".join(line for line in lines if line.startswith("import "))
@@ -43,6 +53,7 @@ async def _drive(driver: str, snippet: str, made: str, place: Place) -> str:
     text = f"""
 {imports}
 const material = {material()};
+const dispatched = {str(dispatched).lower()};
 {_function("snippet", body, made)}
 {_function("stranger", body.replace(KEY, "sk-wrong"), made)}
 {(install.NODE / driver).read_text("utf-8")}"""

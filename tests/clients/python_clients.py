@@ -74,7 +74,27 @@ async def _installed(environment: str, package: str) -> str:
     return install.pinned(environment, package)
 
 
-async def _drive(environment: str, snippet: str, variables: Mapping[str, str] | None = None) -> str:
-    given = json.dumps({"snippet": snippet, "material": json.loads(material())})
+async def dispatched(place: Place) -> list[Row]:
+    """Clients of a gateway that runs a slow tool of which they know nothing."""
+    rows = []
+    for name, package in (
+        ("openai-agents", "openai-agents"),
+        ("livekit", "livekit-plugins-openai"),
+        ("pipecat", "pipecat-ai"),
+    ):
+        row = Row(package, await _installed(name, package), "TCP, dispatched")
+        report = await _drive(name, place.snippet(name), more={"dispatched": "yes"})
+        row.read(report, ["dispatched"], f"not reached: {report[-1500:]}")
+        rows.append(row)
+    return rows
+
+
+async def _drive(
+    environment: str,
+    snippet: str,
+    variables: Mapping[str, str] | None = None,
+    more: Mapping[str, str] | None = None,
+) -> str:
+    given = json.dumps({"snippet": snippet, "material": {**json.loads(material()), **(more or {})}})
     command = [install.python(environment), f"{environment.replace('-', '_')}_turns.py"]
     return await program(command, given, install.PYTHON, variables or {})

@@ -10,7 +10,7 @@ import aiohttp
 from livekit import rtc
 from livekit.agents import llm
 from livekit.plugins import openai
-from turns import AUDIO, GREETING, LONG, MATERIAL, SNIPPET, SPEECH, attempt, chunks, same
+from turns import AUDIO, DISPATCHED, GREETING, LONG, MATERIAL, SNIPPET, SPEECH, attempt, chunks, same, unseen
 
 logging.disable(logging.CRITICAL)
 
@@ -29,9 +29,12 @@ class Talk:
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         session.on("openai_server_event_received", self._events.put_nowait)
 
+    async def event(self) -> dict[str, Any]:
+        return await self._events.get()
+
     async def until(self, kind: str) -> dict[str, Any]:
         while True:
-            event = await self._events.get()
+            event = await self.event()
             if event["type"] == kind:
                 return event
             if event["type"] == "error":
@@ -110,6 +113,23 @@ async def error(talk: Talk) -> None:
     same(await talk.answer(), f"You said: {GREETING}")
 
 
+async def dispatched(talk: Talk) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def hear(words: str) -> None:
+        while not (seen and seen[-1]["type"] == "response.done" and words in str(seen[-1])):
+            seen.append(await talk.event())
+
+    await talk.write("call lookup")
+    await talk.session.generate_reply()
+    await hear("The tool answered")
+    await talk.write(GREETING)
+    await talk.session.generate_reply()
+    await hear(f"You said: {GREETING}")
+    unseen(seen)
+    same([item.type for item in talk.session.chat_ctx.items if item.type != "message"], [])
+
+
 def model(http: aiohttp.ClientSession) -> openai.realtime.RealtimeModel:
     names: dict[str, Any] = {"http": http}
     exec(SNIPPET, names)  # noqa: S102
@@ -135,7 +155,8 @@ async def run(turn: Callable[[Talk], Awaitable[None]], made: openai.realtime.Rea
 async def main() -> None:
     async with aiohttp.ClientSession() as http:
         made = model(http)
-        for turn in (text, audio, heard_audio, image, tool, interruption, error):
+        turns = (text, audio, heard_audio, image, tool, interruption, error)
+        for turn in (dispatched,) if DISPATCHED else turns:
             await attempt(turn.__name__.replace("_", " "), run(turn, made))
         await made.aclose()
 

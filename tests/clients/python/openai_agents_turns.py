@@ -8,7 +8,7 @@ from typing import Any
 from agents import function_tool
 from agents.realtime import RealtimeAgent, RealtimeSession
 from agents.realtime.model_inputs import RealtimeModelSendRawMessage, RealtimeModelSendSessionUpdate
-from turns import AUDIO, GREETING, LONG, MATERIAL, SPEECH, attempt, chunks, program, same
+from turns import AUDIO, DISPATCHED, GREETING, LONG, MATERIAL, SPEECH, attempt, chunks, program, same, unseen
 
 
 @function_tool
@@ -92,10 +92,28 @@ async def error(session: RealtimeSession) -> None:
     same(await answer(session), f"You said: {GREETING}")
 
 
+async def dispatched(session: RealtimeSession) -> None:
+    seen: list[dict[str, Any]] = []
+
+    async def hear(words: str) -> None:
+        async for event in session:
+            if event.type == "raw_model_event" and event.data.type == "raw_server_event":
+                seen.append(event.data.data)
+                if seen[-1]["type"] == "response.done" and words in str(seen[-1]):
+                    return
+
+    await session.send_message("call lookup")
+    await hear("The tool answered")
+    await session.send_message(GREETING)
+    await hear(f"You said: {GREETING}")
+    unseen(seen)
+
+
 async def main() -> None:
     run = program()
-    agent = RealtimeAgent(name="Assistant", instructions="Answer.", tools=[dice])
-    for turn in (text, audio, heard_audio, image, tool, interruption, error):
+    agent = RealtimeAgent(name="Assistant", instructions="Answer.", tools=[] if DISPATCHED else [dice])
+    turns = (text, audio, heard_audio, image, tool, interruption, error)
+    for turn in (dispatched,) if DISPATCHED else turns:
         await attempt(turn.__name__.replace("_", " "), run(partial(ready, turn), agent=agent))
 
 

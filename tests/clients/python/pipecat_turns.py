@@ -26,7 +26,7 @@ from pipecat.processors.aggregators.llm_response_universal import LLMContextAggr
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.services.openai.realtime import events
 from pipecat.workers.runner import WorkerRunner
-from turns import AUDIO, GREETING, LONG, SNIPPET, SPEECH, attempt, chunks, same
+from turns import AUDIO, DISPATCHED, GREETING, LONG, SNIPPET, SPEECH, attempt, chunks, same
 
 logger.remove()
 
@@ -136,6 +136,14 @@ async def error(talk: Talk) -> None:
     same(await talk.answer(), f"You said: {GREETING}")
 
 
+async def dispatched(talk: Talk) -> None:
+    await talk.send(LLMRunFrame())
+    hold_on, answer = await talk.answer(), await talk.answer()
+    same((hold_on[:5], answer[:17]), ("I am ", "The tool answered"))
+    await talk.speak(SPEECH)
+    same((await talk.answer())[:8], "I heard ")
+
+
 TEXT = events.SessionProperties(output_modalities=["text"])
 TURNS: dict[Callable[[Talk], Awaitable[None]], tuple[events.SessionProperties, str | None]] = {
     text: (TEXT, GREETING),
@@ -171,7 +179,8 @@ async def run(
 
 
 async def main() -> None:
-    for turn, (properties, said) in TURNS.items():
+    alone = {dispatched: (events.SessionProperties(), "call lookup")}
+    for turn, (properties, said) in (alone if DISPATCHED else TURNS).items():
         await attempt(turn.__name__.replace("_", " "), run(turn, properties, said))
 
 

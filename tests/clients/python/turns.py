@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from base64 import b64decode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from textwrap import indent
 from typing import Any
 
@@ -16,6 +16,8 @@ LONG = "All work and no play makes it a long story. " * 30
 _input = json.load(sys.stdin)
 SNIPPET: str = _input["snippet"]
 MATERIAL: dict[str, str] = _input["material"]
+DISPATCHED: bool = MATERIAL.get("dispatched") == "yes"
+"""Whether the gateway runs a tool of which the client knows nothing; then that is the only turn."""
 AUDIO = b64decode(MATERIAL["audio"])
 """Half a second of a tone: PCM16, 24 kHz."""
 SPEECH = b64decode(MATERIAL["speech"])
@@ -54,6 +56,14 @@ async def attempt(name: str, turn: Awaitable[None]) -> None:
 def say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def unseen(events: Sequence[Any]) -> None:
+    """The client has seen a "hold on", and neither a call nor an error."""
+    seen = [event for event in events if event["type"] == "error" or "call_" in str(event)]
+    same(seen, [])
+    created = [event["response"] for event in events if event["type"] == "response.created"]
+    same(["rtpipe_filler" in (each["metadata"] or {}) for each in created[:3]], [False, True, False])
 
 
 def same(found: object, expected: object) -> None:
