@@ -17,6 +17,7 @@ from rtpipe.daemon import failover, refusals
 from rtpipe.daemon.config_upstream import Upstream
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.process import Process, Served
+from rtpipe.daemon.resume import after_of, names_session, place_of
 from rtpipe.daemon.standing import require_standing
 from rtpipe.daemon.upstreams import TRANSCRIPTION, choose, dial_request, dial_upstream
 from rtpipe.protocol.session_config import model as bound_model
@@ -48,10 +49,39 @@ class Knock:
 
 async def serve(process: Process, knock: Knock) -> None:
     """Serve one client until its session ends. Raises ``Refused``, ``ClientGone``, ``ConnectionLost``."""
+    if names_session(knock.request) and await _resume(process, knock):
+        return
     with process.room(), process.generation.in_use() as generation:
         failure = await _serve(process, generation, knock)
     if failure is not None:
         raise _as_refusal(failure)
+
+
+async def _resume(process: Process, knock: Knock) -> bool:
+    """Have a client take its session up again, as long as this connection serves it. Returns False if there
+    is no such session."""
+    with process.generation.in_use() as generation:
+        session = await _named(process, generation, knock)
+        if session is None:
+            return False
+        if generation.config.session.second_client == "refuse" and session.client.connection is not None:
+            raise Refused(409, "session_in_use", "Another connection serves this session.")
+    connection = await knock.accept(session)
+    await session.parking.resume(connection, after_of(knock.request))
+    log.info("session %s: its client is back", session.id)
+    await session.parking.left(connection)
+    return True
+
+
+async def _named(process: Process, generation: Generation, knock: Knock) -> Session | None:
+    """The session that the client names, if there is one of that principal's."""
+    try:
+        with trio.fail_after(generation.config.limits.connect_timeout_s):
+            principal = await authenticate(process, generation, knock.request)
+    except trio.TooSlowError:
+        raise refusals.TIMED_OUT from None
+    place = place_of(knock.request, principal)
+    return None if place is None else process.places.find(place)
 
 
 async def _serve(process: Process, generation: Generation, knock: Knock) -> Exception | None:
@@ -63,7 +93,10 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
             with process.establishing():
                 await knock.unless_gone(partial(_establish, process, generation, knock, nursery, made))
             session = made[0].session
-            with process.registered(made[0]):
+            place = place_of(knock.request, session.principal)
+            if place is not None and session.limits.resume_window_s:
+                session.parking.allow()
+            with process.registered(made[0]), process.places.kept(place, session):
                 # From here on whoever takes something away finds it; what was taken before is asked for now.
                 await require_standing(process, session.principal)
                 await session.attach_client(await knock.accept(session))
@@ -112,8 +145,7 @@ async def _establish(
             session.replacement.redial = reach
         session.upstream_edge.retries = generation.config.session.on_cut == "retry"
         try:
-            dialer = partial(dial_upstream, limits=limits, upstream=upstream, reassembly=process.reassembly)
-            await session.dial(dial_request(upstream, principal, model, knock.intent), dialer)
+            await session.attach_upstream(await reach())
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
         session.opened(knock.request.listener, upstream.name, knock.request.address)

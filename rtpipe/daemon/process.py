@@ -22,6 +22,7 @@ from rtpipe.daemon.failover import Rests
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.logs import log_fact
 from rtpipe.daemon.pressure import Pressure
+from rtpipe.daemon.resume import Places
 from rtpipe.daemon.signs import Signs
 from rtpipe.daemon.taps import Tap
 from rtpipe.daemon.tool_services import ToolServices
@@ -77,6 +78,8 @@ class Process:
     tools: ToolServices = field(init=False)
     signs: Signs = field(init=False)
     alerts: Alerts = field(init=False)
+    places: Places = field(default_factory=Places)
+    """The sessions that their clients can find again."""
     rests: Rests = field(default_factory=Rests)
     """Which upstreams could not be had of late."""
     _admitted: int = 0

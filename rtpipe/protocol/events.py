@@ -54,6 +54,11 @@ def session_update(config: Json, event_id: str) -> Json:
     return {"type": Client.SESSION_UPDATE, "event_id": event_id, "session": session}
 
 
+def session_created(session: Json, own_id: str) -> Json:
+    """A `session.created` as the upstream would send it."""
+    return {"type": Server.SESSION_CREATED, "event_id": own_id, "session": session}
+
+
 def session_of(event: Json) -> Json | None:
     """The session object of a `session.created` or `session.updated`."""
     return _session(event) if event.get("type") in (Server.SESSION_CREATED, Server.SESSION_UPDATED) else None

@@ -6,7 +6,7 @@ import trio
 
 from rtpipe.api.errors import QueueFull
 from rtpipe.api.event import CLIENT, HOST, Event, Json
-from rtpipe.protocol import events
+from rtpipe.protocol import events, items
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
 from rtpipe.protocol.permissions import forbidden
 from rtpipe.protocol.reading import Unreadable, decode, read_client
@@ -81,7 +81,22 @@ class ClientEdge:
         event = Event.received(payload, kind, CLIENT)
         for tap in self._session.taps:
             tap.event(self._session.id, UPSTREAM, event)
+        if kind == Client.ITEM_CREATE and self._session.parking.was_resumed and self._echo(event):
+            return
         await self._session.lane(UPSTREAM).enter(event)
+
+    def _echo(self, event: Event) -> bool:
+        """A client that came back may tell the conversation again: what is there already is answered as it
+        was, and not told to the model twice. Returns whether it was that."""
+        session, item_id = self._session, events.item_id_of(event.data)
+        entry = session.upstream_edge.carried.log.get(item_id)
+        if item_id is None or entry is None or item_id in session.veil.hidden_items:
+            return False
+        previous = session.upstream_edge.carried.log.before(item_id)
+        for kind in (Server.ITEM_ADDED, Server.ITEM_DONE):
+            echo = items.item_echo(kind, entry.item, previous, session.veil.own_id())
+            session.lane(DOWNSTREAM).inject(Event(echo, origin=HOST), len(session.chain))
+        return True
 
     def _judge(self, payload: bytes) -> str:
         """The event's type. Raises ``Unreadable`` for what must not be forwarded."""
@@ -136,7 +151,7 @@ class ClientEdge:
     def passable(self) -> bool:
         """Whether server events that neither a stage nor the host wants may pass without a walk, now."""
         session = self._session
-        return session.lane(DOWNSTREAM).is_free and session.client.was_attached and not session.taps
+        return session.lane(DOWNSTREAM).is_free and session.client.connection is not None and not session.taps
 
     async def deliver(self, event: Event) -> str:
         """Hand an event to the client; returns its fate. Waits for the first client: the upstream greets as
@@ -153,7 +168,9 @@ class ClientEdge:
             return "hidden"
         for tap in self._session.taps:
             tap.event(self._session.id, DOWNSTREAM, seen)
-        return "delivered" if await self._session.client.send(seen.payload) else "lost"
+        if await self._session.client.send(seen.payload):
+            return "delivered"
+        return self._session.parking.keep(seen.payload) if self._session.parking.is_possible else "lost"
 
     def _as_shown(self, event: Event) -> Event | None:
         seen = self._session.veil.shown(event)

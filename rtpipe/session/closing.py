@@ -51,6 +51,12 @@ def may_be_replaced(closing: Closing) -> bool:
     return not _said_by_peer(closing) or closing.code in _PASSING
 
 
+def may_come_back(closing: Closing) -> bool:
+    """Whether a client whose connection ended so may want to go on: not one that said goodbye, or broke the
+    protocol."""
+    return not closing.clean or (not closing.ours and closing.code not in (NORMAL, NO_STATUS))
+
+
 def _said_by_peer(closing: Closing) -> bool:
     """Whether code and reason are the peer's own words: only those are for the other leg. A code that we gave
     for the peer's fault would blame whoever stands on the other side."""

@@ -24,6 +24,8 @@ class Leg:
         """Whether any connection has served this leg so far."""
         self._received = received
         self._attached = trio.Event()
+        self.shown: Callable[[Sequence[bytes]], None] | None = None
+        """Is shown what goes out, where somebody wants to know."""
         self.listening = True
         """Whether anything more is taken from whatever serves this leg."""
 
@@ -61,6 +63,8 @@ class Leg:
         """As `send`, several with one write."""
         if self.connection is None:
             return False
+        if self.shown is not None:
+            self.shown(payloads)
         try:
             await self.connection.send_many(payloads)
         except ConnectionLost:

@@ -19,18 +19,14 @@ from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Direction
 from rtpipe.session import outcomes
 from rtpipe.session.client_edge import ClientEdge
-from rtpipe.session.closing import (
-    INTERNAL_ERROR,
-    NORMAL,
-    Ending,
-    client_ended,
-)
+from rtpipe.session.closing import INTERNAL_ERROR, NORMAL, Ending
 from rtpipe.session.configuration import Configuration
 from rtpipe.session.holds import kind_of
 from rtpipe.session.lane import Lane
 from rtpipe.session.legs import Leg
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.meters import Meter
+from rtpipe.session.parking import Parking
 from rtpipe.session.replacement import Replacement
 from rtpipe.session.sums import Sums
 from rtpipe.session.tools import SESSION_END, HostTools
@@ -85,7 +81,8 @@ class Session:
         self.client_edge = ClientEdge(self)
         self.upstream_edge = UpstreamEdge(self)
         self.turns = self.upstream_edge.turns
-        self.client = Leg(self.client_edge.frames, lambda closing: self.end(client_ended(closing)))
+        self.parking = Parking(self)
+        self.client = Leg(self.client_edge.frames, self.parking.lost)
         self.replacement = Replacement(self)
         self.upstream = Leg(self.upstream_edge.frames, self.replacement.lost)
         self.watchers = Watchers(guard, self.limits.watch_events)
@@ -168,7 +165,7 @@ class Session:
             self.start(before.close, NORMAL, "replaced")
         self.record(LegChanged(leg="upstream", change="replaced" if replaced else "attached", cause=loss))
         if replaced:
-            await self._tell_stages("upstream_replaced", loss)
+            await self.tell_stages("upstream_replaced", loss)
 
     async def attach_client(self, connection: Connection) -> None:
         """Have *connection* serve the client leg; one it replaces is closed."""
@@ -176,7 +173,7 @@ class Session:
         if before is not None:
             self.start(before.close, NORMAL, "replaced by another connection")
         self.record(LegChanged(leg="client", change="attached", cause=""))
-        await self._tell_stages("client_attached")
+        await self.tell_stages("client_attached")
 
     async def detach_client(self, cause: str) -> None:
         """Take the client off; the session goes on without one."""
@@ -184,7 +181,7 @@ class Session:
         if connection is not None:
             await connection.close(NORMAL, cause)
         self.record(LegChanged(leg="client", change="detached", cause=cause))
-        await self._tell_stages("client_detached", cause)
+        await self.tell_stages("client_detached", cause)
 
     def opened(self, listener: str, upstream: str, address: str = "") -> None:
         """Record that the session is in service."""
@@ -212,6 +209,7 @@ class Session:
             if ending.cause in (HOST, UPSTREAM_ORIGIN) or not self.upstream_edge.owes:
                 self.upstream.stop_listening()
             self.ended.set()
+            self.parking.wake()
         self.upstream_edge.look_again()
 
     async def close(self) -> None:
@@ -293,7 +291,7 @@ class Session:
         """A hook's implementations in chain order, without the stages that are absent."""
         return (call for call in self.chain.calls(hook) if call.stage not in self.absent)
 
-    async def _tell_stages(self, hook: str, *args: object) -> None:
+    async def tell_stages(self, hook: str, *args: object) -> None:
         for call in self.hook_calls(hook):
             if not await self.guard.run(call, self.view(call.stage), *args):
                 self.stage_failed(call)

@@ -1,0 +1,181 @@
+"""A client that is gone and comes back."""
+
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from rtpipe import Event, facts
+from rtpipe.session.limits import SessionLimits
+from rtpipe.testing import ChainHarness
+from rtpipe.testing.harness import End
+from rtpipe.transport.connection import ConnectionLost
+from rtpipe.transport.memory import memory_pair
+from tests.session import cuts
+from tests.session.cuts import Upstreams
+
+ANSWER = {"type": "response.create", "response": {"output_modalities": ["text"]}}
+
+
+async def resume(chain: ChainHarness, after: str | None = None) -> End:
+    """A new connection of the client's takes the session up."""
+    ours, theirs = memory_pair(10_000)
+    chain.client = End(theirs, chain._nursery)
+    await chain.session.parking.resume(ours, after)
+    await chain.settle()
+    return chain.client
+
+
+def parked(**limits: Any) -> ChainHarness:
+    return ChainHarness({}, upstream=Upstreams(), limits=SessionLimits(**limits))
+
+
+def said(event_id: str, words: str) -> dict[str, Any]:
+    content = [{"type": "input_text", "text": words}]
+    item = {"id": event_id, "type": "message", "role": "user", "content": content}
+    return {"type": "conversation.item.create", "item": item}
+
+
+async def test_wherever_a_client_that_counts_is_cut_off_it_gets_every_event_once(autojump_clock: Any) -> None:
+    async def run(cut: int | None) -> tuple[list[str], int]:
+        async with parked() as chain:
+            chain.session.parking.allow()
+            got: list[dict[str, Any]] = []
+
+            async def see() -> None:
+                got.extend(chain.client.take())
+                if cut is not None and len(got) > cut and not chain.session.parking.was_resumed:
+                    # What came behind the cut has arrived, but this client never saw it.
+                    del got[cut + 1 :]
+                    chain.client.connection.abort()
+                    await trio.sleep(1)
+                    await resume(chain, got[-1]["event_id"])
+                    again = chain.client.take()
+                    assert again[0]["type"] == "session.created"
+                    assert again[0]["session"]["type"] == "realtime"
+                    got.extend(again[1:])
+
+            await chain.settle()
+            await see()
+            for words in ("one", "two"):
+                await chain.client.send(said(f"u_{words}", words))
+                await see()
+                await chain.client.send(ANSWER)
+                await trio.sleep(1)
+                await see()
+            chain.check_fates()
+            assert chain.client.closing is None
+            return [event["event_id"] for event in got], len(got)
+
+    events, count = await run(None)
+    assert count > 30
+    for cut in range(count):
+        seen, _ = await run(cut)
+        assert len(set(seen)) == len(seen), cut
+        assert len(seen) == len(events), cut
+
+
+async def test_one_that_does_not_count_gets_no_tail_of_an_answer(autojump_clock: Any) -> None:
+    async with parked() as chain:
+        chain.session.parking.allow()
+        await chain.client.send(said("u1", "a tail"))
+        chain.client.take()
+        await chain.session.upstream.connection.send(b'{"type":"response.cancel"}')
+        chain.client.connection.abort()
+        await chain.settle()
+        lane = chain.session.lane("downstream")
+        for kind in ("response.output_text.delta", "response.created", "response.output_text.done"):
+            response = {"response": {"id": "r2"}} if kind == "response.created" else {}
+            response_id = "r1" if kind.endswith("delta") else "r2"
+            event = {"type": kind, "response_id": response_id, **response}
+            lane.inject(Event(event, origin="host"), 0)
+        await chain.settle()
+        await resume(chain)
+        kinds = chain.client.take_types()
+        assert kinds == ["session.created", "error", "response.created", "response.output_text.done"]
+        (report,) = [
+            f.cause for f in chain.facts if isinstance(f, facts.LegChanged) and f.change == "resumed"
+        ]
+        assert report == "1 event(s) of an answer begun before"
+
+
+async def test_what_it_tells_again_is_answered_and_not_told_twice(autojump_clock: Any) -> None:
+    async with parked() as chain:
+        chain.session.parking.allow()
+        await chain.client.send(said("u1", "once"))
+        chain.client.connection.abort()
+        await chain.settle()
+        await resume(chain)
+        chain.client.take()
+        await chain.client.send(said("u1", "once"))
+        added, done = chain.client.take()
+        assert (added["type"], done["type"]) == ("conversation.item.added", "conversation.item.done")
+        assert added["item"]["id"] == done["item"]["id"] == "u1"
+        assert cuts.log_of(chain) == [("user", "once")]
+
+
+async def test_one_that_does_not_come_back_ends_the_session(autojump_clock: Any) -> None:
+    async with parked() as chain:
+        chain.session.parking.allow()
+        began_s = trio.current_time()
+        chain.client.connection.abort()
+        await chain.session.ended.wait()
+        assert trio.current_time() - began_s == pytest.approx(60)
+        assert chain.session.ending.cause == "client"
+
+
+@pytest.mark.parametrize(("code", "ends"), [(1000, True), (1001, False), (1006, False)])
+async def test_only_a_goodbye_ends_it_at_once(autojump_clock: Any, code: int, ends: bool) -> None:
+    async with parked() as chain:
+        chain.session.parking.allow()
+        if code == 1006:
+            chain.client.connection.abort()
+        else:
+            await chain.client.connection.close(code, "")
+        await chain.settle()
+        assert chain.session.ended.is_set() == ends
+
+
+async def test_without_a_key_it_ends_too(autojump_clock: Any) -> None:
+    async with parked() as chain:
+        chain.client.connection.abort()
+        await chain.settle()
+        assert chain.session.ended.is_set()
+
+
+async def test_what_waits_for_it_is_bounded(autojump_clock: Any) -> None:
+    async with parked(parked_audio_s=0.5, parked_bytes=20_000) as chain:
+        chain.session.parking.allow()
+        await chain.client.send(said("u1", "speak to me for a while"))
+        await chain.client.send({"type": "response.create"})
+        chain.client.take()
+        chain.client.connection.abort()
+        await trio.sleep(5)
+        await resume(chain, "event_unknown")
+        (report,) = [
+            f.cause for f in chain.facts if isinstance(f, facts.LegChanged) and f.change == "resumed"
+        ]
+        assert "position that is not known" in report
+        chain.client.connection.abort()
+        upstream = chain.session.upstream.connection
+        assert upstream is not None
+        with suppress(ConnectionLost):
+            for number in range(100):
+                await upstream.send(msgspec.json.encode(said(f"x{number}", "x" * 1000)))
+        await trio.sleep(1)
+        assert chain.session.ending is not None
+        assert "too much waited" in chain.session.ending.detail
+
+
+async def test_a_second_connection_takes_the_place_of_the_first(autojump_clock: Any) -> None:
+    async with parked() as chain:
+        chain.session.parking.allow()
+        first = chain.client
+        await resume(chain)
+        assert first.closing is not None
+        assert first.closing.code == 1000
+        assert chain.client.take_types() == ["session.created"]
+        await chain.client.send(said("u1", "still here"))
+        assert chain.client.take_types() == ["conversation.item.added", "conversation.item.done"]
