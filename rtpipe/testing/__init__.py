@@ -5,6 +5,7 @@ Time: with the ``autojump_clock`` fixture of pytest-trio, waiting costs nothing 
 
 from rtpipe.session.limits import SessionLimits
 from rtpipe.sim import SimOptions
+from rtpipe.store import Store
 from rtpipe.testing.harness import ChainHarness, End
 from rtpipe.testing.recording import transcript_of_log
 from rtpipe.testing.sim import sim_upstream
@@ -15,6 +16,7 @@ __all__ = [
     "End",
     "SessionLimits",
     "SimOptions",
+    "Store",
     "TranscriptError",
     "play",
     "sim_upstream",
