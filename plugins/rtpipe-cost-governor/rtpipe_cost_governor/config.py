@@ -135,7 +135,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     context_tokens: Annotated[
         int,
         Meta(ge=1000, le=1_000_000, description="More of a conversation is not read again for each answer."),
-    ] = 12_000
+    ] = 24_000
+    uncached_context_tokens: Annotated[
+        int,
+        Meta(
+            ge=1000,
+            le=1_000_000,
+            description="The same while the cache does not help, because something changes the beginning.",
+        ),
+    ] = 4_000
     retention_ratio: Annotated[
         float,
         Meta(gt=0, le=1, description="What is left of it when it is cut, so that it is not cut each time."),

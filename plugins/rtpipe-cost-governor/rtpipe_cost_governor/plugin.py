@@ -372,6 +372,7 @@ class CostGovernor(Plugin[Config, State]):
         if not calls:
             state.cycle = ""
         self.alarms.answered(failed=status == "failed")
+        savings.judge_cache(session, bill.usage)
         savings.prune(self, session, bill.usage)
         state.tell_waiters()
         return None

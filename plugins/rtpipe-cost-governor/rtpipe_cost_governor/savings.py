@@ -20,6 +20,34 @@ _KEPT_ITEMS = 4
 """The last ones are never pruned: they are what is being talked about."""
 
 
+_ENOUGH_TO_JUDGE = 1000
+_ANSWERS_TO_JUDGE = 3
+
+
+def most_context(governor: "CostGovernor", state: State) -> int:
+    """How much of the conversation is worth reading. To cut it is to read what is left without the cache, so
+    as long as the cache helps, a long conversation is cheaper than a cut one."""
+    config = governor.config
+    return (
+        min(config.context_tokens, config.uncached_context_tokens)
+        if state.uncached
+        else config.context_tokens
+    )
+
+
+def judge_cache(session: Session[State], usage: Usage) -> None:
+    """See whether the cache helps; a few answers in a row decide, a cut alone does not."""
+    state = session.state
+    read = usage.input_text + usage.input_audio + usage.input_image
+    if read < _ENOUGH_TO_JUDGE:
+        return
+    uncached = (usage.cached_text + usage.cached_audio + usage.cached_image) * 2 < read
+    state.against = state.against + 1 if uncached != state.uncached else 0
+    if state.against >= _ANSWERS_TO_JUDGE:
+        state.uncached, state.against = uncached, 0
+        session.reconfigure()
+
+
 def configure(governor: "CostGovernor", session: Session[State], draft: Draft) -> None:
     if draft.get("type") == "transcription":
         return
@@ -33,7 +61,7 @@ def configure(governor: "CostGovernor", session: Session[State], draft: Draft) -
             {
                 "type": "retention_ratio",
                 "retention_ratio": governor.config.retention_ratio,
-                "token_limits": {"post_instructions": governor.config.context_tokens},
+                "token_limits": {"post_instructions": most_context(governor, session.state)},
             },
         )
 
@@ -91,10 +119,11 @@ def prune(governor: "CostGovernor", session: Session[State], usage: Usage) -> No
         return
     heavy = usage.input_audio + usage.input_image + usage.output_audio
     total = heavy + usage.input_text + usage.output_text
-    if total <= config.context_tokens or not heavy:
+    most = most_context(governor, state)
+    if total <= most or not heavy:
         return
     # How much each item weighs is not known: they are taken for equal, and what is left is seen next time.
-    surplus = total - config.context_tokens * config.retention_ratio
+    surplus = total - most * config.retention_ratio
     old = list(state.prunable)[:-_KEPT_ITEMS]
     for item_id in old[: math.ceil(len(state.prunable) * min(1.0, surplus / heavy))]:
         del state.prunable[item_id]

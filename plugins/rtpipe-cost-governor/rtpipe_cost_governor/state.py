@@ -66,6 +66,10 @@ class State:
         self.images = 0
         self.image_micro_usd = 0
         self.cycle = ""
+        self.uncached = False
+        """Whether the cache has been of no use lately."""
+        self.against = 0
+        """How many answers in a row have said otherwise."""
         self.admitted = False
         self.gated = False
         self.wrapping_up = False

@@ -13,8 +13,7 @@ import pytest
 import trio
 
 from rtpipe import OverLimit, Principal, Reservation
-from rtpipe.store import Store
-from rtpipe.testing import ChainHarness
+from rtpipe.testing import ChainHarness, Store
 from rtpipe_cost_governor import CostGovernor
 
 STAGE = "cost-governor"

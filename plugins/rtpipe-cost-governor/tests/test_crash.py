@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from rtpipe.store import Store
+from rtpipe.testing import Store
 from rtpipe_cost_governor.bill import Bill
 from rtpipe_cost_governor.books import Books, Periods, Reserved, counter_keys, entry_for
 from rtpipe_cost_governor.savings import NOTHING

@@ -59,3 +59,18 @@ async def test_old_audio_is_deleted_where_truncation_is_ignored(kit: ModuleType)
         await chain.upstream.send(kit.done("r2", kit.usage(0, 950, 0, out=(0, 100))))
         deleted = [event["item_id"] for event in await sent(kit, chain, "conversation.item.delete")]
         assert deleted == ["o0", "i1", "o1", "o2", "i3", "o3", "o4", "i5"]
+
+
+async def test_without_the_cache_less_is_read(kit: ModuleType) -> None:
+    options = {"context_tokens": 9000, "uncached_context_tokens": 2000}
+    async with kit.governed(store=kit.Memory(), **options) as chain:
+        await sent(kit, chain, "session.update")
+        limits = []
+        for number, cached in enumerate([0, 0, 1000, 0, 0, 0, 0, 1600, 1600, 1600]):
+            await chain.upstream.send(kit.created(f"r{number}"))
+            await chain.upstream.send(kit.done(f"r{number}", kit.usage(2000, cached=(cached, 0, 0))))
+            for update in await sent(kit, chain, "session.update"):
+                limits.append((number, update["session"]["truncation"]["token_limits"]["post_instructions"]))
+                session = {"type": "realtime", **update["session"]}
+                await chain.upstream.send({"type": "session.updated", "event_id": "u", "session": session})
+        assert limits == [(5, 2000), (9, 9000)]
