@@ -9,6 +9,7 @@ from rtpipe.api import facts
 from rtpipe.api.errors import ConfigError, HookFailed, QueueFull, Refused, RtpipeError
 from rtpipe.api.event import Event, Json, UnreadableEvent
 from rtpipe.api.hooks import on_client, on_server, watch_client, watch_server
+from rtpipe.api.metrics import Distribution, Metric
 from rtpipe.api.plugin import Command, Host, NoConfig, OnError, Plugin
 from rtpipe.api.principal import ANONYMOUS, END_USER, ROLES, Principal
 from rtpipe.api.request import ConnectRequest, DialRequest, Health, Response, Route
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigError",
     "ConnectRequest",
     "DialRequest",
+    "Distribution",
     "Draft",
     "Drop",
     "Event",
@@ -40,6 +42,7 @@ __all__ = [
     "Json",
     "Late",
     "Meter",
+    "Metric",
     "NoConfig",
     "OnError",
     "OverLimit",

@@ -1,7 +1,7 @@
 """The base of every plugin."""
 
 import argparse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args, get_origin
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, get_args,
 import msgspec
 
 from rtpipe.api.facts import Fact
+from rtpipe.api.metrics import Metric
 from rtpipe.api.store import Store
 
 OnError = Literal["close", "drop", "pass"]
@@ -57,6 +58,10 @@ class Host(Protocol):
     def tools_changed(self) -> None: ...
 
     def judge_again(self) -> None: ...
+
+    def redact(self, text: str, tool: str) -> str: ...
+
+    def metrics(self) -> Sequence[Metric]: ...
 
 
 class Plugin(Generic[ConfigT, StateT]):
@@ -122,6 +127,15 @@ class Plugin(Generic[ConfigT, StateT]):
     def judge_again(self) -> None:
         """Have ``still_allowed`` asked about everybody in service."""
         self.host.judge_again()
+
+    def redact(self, text: str, tool: str = "") -> str:
+        """*text* without what the operator's rules take out of what callers say. To be called on transcripts
+        and the like before they leave the process. With *tool*, the text is the JSON of its arguments."""
+        return self.host.redact(text, tool)
+
+    def metrics(self) -> Sequence[Metric]:
+        """What the gateway has counted so far."""
+        return self.host.metrics()
 
     @classmethod
     def commands(cls) -> list[Command]:

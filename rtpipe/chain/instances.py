@@ -9,6 +9,7 @@ import trio
 
 from rtpipe.api.errors import ConfigError, HookFailed, Refused
 from rtpipe.api.facts import Fact
+from rtpipe.api.metrics import Metric
 from rtpipe.api.plugin import OnError, Plugin
 from rtpipe.api.store import Store
 from rtpipe.chain.compile import Chain, Stage
@@ -38,6 +39,8 @@ class Services:
     record: Callable[[Fact], None]
     tools_changed: Callable[[], None] = lambda: None
     judge_again: Callable[[], None] = lambda: None
+    redact: Callable[[str, str], str] = lambda text, _: text
+    metrics: Callable[[], Sequence[Metric]] = tuple
 
 
 class PluginHost:
@@ -75,6 +78,12 @@ class PluginHost:
     def judge_again(self) -> None:
         if not self._ended:
             self._services.judge_again()
+
+    def redact(self, text: str, tool: str) -> str:
+        return self._services.redact(text, tool)
+
+    def metrics(self) -> Sequence[Metric]:
+        return self._services.metrics()
 
     def end(self) -> None:
         """The instance is gone: so are its tasks."""

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from rtpipe.daemon.service import passed_sockets
 
     loaded, read_again = _load(args)
-    logs.set_up(loaded.config.log.level)
+    logs.set_up(loaded.config.log)
     for warning in loaded.warnings:
         complain(f"warning: {warning}")
     pace = args.sim_pace if args.sim else None

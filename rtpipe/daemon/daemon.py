@@ -31,7 +31,6 @@ from rtpipe.daemon.routes import Routes
 from rtpipe.daemon.service import Sockets
 from rtpipe.daemon.stages import specs_of
 from rtpipe.daemon.standing import judge_everybody
-from rtpipe.daemon.standing import judge_everybody
 from rtpipe.session.closing import GOING_AWAY
 from rtpipe.session.watch import Watchers
 from rtpipe.store import Store
@@ -108,7 +107,6 @@ async def _run(
             state_dir / "plugins",
             process.record,
             process.reconfigure,
-            partial(background.start_soon, judge_everybody, process),
             partial(background.start_soon, judge_everybody, process),
             process.redact_text,
             partial(metrics.snapshot, process),

@@ -133,6 +133,7 @@ async def _establish(
             limits=replace(generation.session_limits, held=process.held),
             session_type=TRANSCRIPTION if knock.intent == TRANSCRIPTION else "realtime",
             observer=process.observe,
+            redact=process.redact,
             taps=process.taps,
             host_tools=process.tools,
             traceparent=_traceparent(knock.request),

@@ -9,6 +9,7 @@ import trio
 
 from rtpipe.api.errors import Refused
 from rtpipe.api.event import HOST
+from rtpipe.api.facts import Operated
 from rtpipe.api.facts import Refused as RefusedFact
 from rtpipe.api.principal import SESSION, TAP, TOOLS, Principal
 from rtpipe.api.request import ConnectRequest
@@ -145,7 +146,9 @@ async def _at_once(work: Callable[[], Awaitable[None]]) -> None:
 
 async def show_tap(process: Process, hello: Hello, principal: str, lines: JsonLines) -> None:
     """Welcome a tap and send what it sees until the peer is gone; a tap has nothing to say itself."""
-    tap = Tap(hello)
+    tap = Tap(hello, process.redact_event)
+    by, what = lines.peer.address, hello.session or "all sessions"
+    process.record(Operated(action="watch", by=by, what=what))
     # From before the welcome: what happens after it is seen.
     with process.tapped(tap):
         await lines.send(msgspec.json.encode(Welcome(principal=principal)))

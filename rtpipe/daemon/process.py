@@ -11,7 +11,6 @@ import trio
 from rtpipe.api.errors import Refused
 from rtpipe.api.facts import Fact
 from rtpipe.api.principal import Principal
-from rtpipe.api.principal import Principal
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
 from rtpipe.daemon import service
@@ -58,7 +57,6 @@ class Process:
     watchers: Watchers
     reassembly: Reassembly
     served: dict[str, Served] = field(default_factory=dict)
-    guests: dict[trio.CancelScope, Principal] = field(default_factory=dict)
     guests: dict[trio.CancelScope, Principal] = field(default_factory=dict)
     stopping: bool = False
     """No session begins any more, and the daemon says that it is not ready."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from rtpipe.api.event import Json
 from rtpipe.api.facts import Fact
 from rtpipe.daemon.config_observe import Redaction
 from rtpipe.protocol import content
@@ -68,16 +69,22 @@ class Redactor:
             changed["arguments"] = self.arguments(getattr(fact, "name", ""), arguments)
         return msgspec.structs.replace(fact, **changed) if changed else fact
 
-    def event(self, payload: bytes) -> bytes:
-        """An event as somebody may be shown it: audio and images as they are, pieces of text left out.
+    def event(self, kind: str, payload: bytes) -> bytes:
+        """An event of type *kind* as somebody may be shown it: pieces of text left out, sound as it is.
 
         A piece of a text can hide from every rule what the whole does not, and the whole comes after it.
         """
+        if content.is_sound(kind):
+            return payload
         try:
             data = decode(payload)
         except Unreadable:
             return msgspec.json.encode(self.text(payload.decode(errors="replace")))
-        return msgspec.json.encode(content.with_texts(data, self.text, self.arguments))
+        return msgspec.json.encode(self.json(data))
+
+    def json(self, data: Json) -> Json:
+        """An object of the protocol, likewise."""
+        return content.with_texts(data, self.text, self.arguments)
 
 
 def _replacing(pattern: re.Pattern[str], word: str) -> Callable[[str], str]:

@@ -1,6 +1,7 @@
 """Taps: bounded views of what happens, for whoever may watch. A slow watcher misses lines, nobody waits."""
 
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 import trio
@@ -19,7 +20,10 @@ _encode = msgspec.json.Encoder().encode
 class Tap:
     """One watcher: what it wants to see, and what it has yet to see."""
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(
+        self, hello: Hello, redact: Callable[[str, bytes], bytes] = lambda _, payload: payload
+    ) -> None:
+        self._redact = redact
         self._session = hello.session
         self._exact = {kind for kind in hello.types or () if not kind.endswith("*")}
         self._prefixes = tuple(kind[:-1] for kind in hello.types or ("*",) if kind.endswith("*"))
@@ -33,7 +37,8 @@ class Tap:
     def event(self, session: str, direction: Direction, event: Event) -> None:
         """An event passes a client edge."""
         if self._wants(session) and (event.type in self._exact or event.type.startswith(self._prefixes)):
-            seen = EventSeen(session=session, direction=direction, event=msgspec.Raw(event.payload))
+            payload = self._redact(event.type, event.payload)
+            seen = EventSeen(session=session, direction=direction, event=msgspec.Raw(payload))
             self._put(seen, len(event.payload))
 
     def fact(self, fact: Fact) -> None:

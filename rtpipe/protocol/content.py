@@ -43,9 +43,14 @@ def is_delta(kind: str) -> bool:
     return kind.endswith(".delta") or kind == Client.AUDIO_APPEND
 
 
+def is_sound(kind: str) -> bool:
+    """Whether an event of this type carries sound and nothing that could be read."""
+    return kind in _SOUND
+
+
 def with_texts(event: Json, change: Callable[[str], str], arguments: Callable[[str, str], str]) -> Json:
-    """The event with every text in it changed: by *arguments* (the tool's name, the JSON) where it is those of
-    a call, by *change* elsewhere.
+    """The event with every text in it changed: by *arguments* (the tool's name, the JSON) where it is a
+    call's, by *change* elsewhere.
 
     Sound, images and names stay as they are. A piece of a text becomes ``[…]``.
     """

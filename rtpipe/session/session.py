@@ -66,6 +66,7 @@ class Session:
         taps: Collection[Tap] = (),
         host_tools: HostTools | None = None,
         traceparent: str = "",
+        redact: Callable[[Fact], Fact] = lambda fact: fact,
     ) -> None:
         self.id = session_id
         self.principal = principal
@@ -93,6 +94,7 @@ class Session:
         self.absent: set[str] = set()
         self._nursery = nursery
         self._observer = observer
+        self._redact = redact
         self._began_s = trio.current_time()
         self._views: dict[str, StageView] = {}
         self._opened: list[str] = []
@@ -337,7 +339,7 @@ class Session:
         return events.event_id_of(event.data) or ""
 
     def record(self, fact: Fact) -> None:
-        fact = with_session(fact, self.id)
+        fact = self._redact(with_session(fact, self.id))
         self.sums.add(fact)
         if isinstance(fact, ToolCalled):
             self.upstream_edge.responses.answered(fact.call_id)

@@ -87,7 +87,7 @@ def test_facts():
 
 def test_events():
     def shown(event):
-        return json.loads(DEFAULT.event(json.dumps(event).encode()))
+        return json.loads(DEFAULT.event(event["type"], json.dumps(event).encode()))
 
     digits = CARD.replace(" ", "")
     audio = {"type": "input_audio_buffer.append", "audio": digits + "AAAA"}
@@ -106,7 +106,7 @@ def test_events():
     assert told["content"][1]["image_url"] == digits
     call = {"type": "function_call", "name": "pay", "arguments": json.dumps({"n": CARD})}
     assert CARD not in json.dumps(shown({"type": "response.output_item.done", "item": call}))
-    assert CARD not in DEFAULT.event(f"no JSON {CARD}".encode()).decode()
+    assert CARD not in DEFAULT.event("", f"no JSON {CARD}".encode()).decode()
 
 
 @pytest.mark.parametrize(("pattern", "why"), [("(", "no regular expression"), ("x*", "finds what is empty")])
