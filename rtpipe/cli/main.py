@@ -18,7 +18,8 @@ from rtpipe.cli import admin
 from rtpipe.cli.output import complain
 from rtpipe.daemon.config_files import nearest
 
-VERBS = ("run", "check", "reload", "sessions", "tail", "plugins", "sample", "sim", "demo", "dev-cert")
+_RUNNING = ("run", "check", "reload", "sessions", "tail", "record", "replay", "plugins")
+VERBS = (*_RUNNING, "sample", "sim", "demo", "dev-cert")
 
 USAGE = "usage: rtpipe [--help | --version] VERB …\n"
 INTERRUPTED = 130

@@ -1,30 +1,42 @@
-"""``rtpipe sessions``: who is in session, and one of them closely."""
+"""``rtpipe sessions``: who is in session, one of them closely, and an end to it."""
 
 import argparse
 import json
 from urllib.parse import quote
 
 from rtpipe.cli import admin
-from rtpipe.cli.output import table
+from rtpipe.cli.output import complain, table
 from rtpipe.daemon.config_files import one_line
 
 NAME = "sessions"
-HELP = "list the sessions of the running daemon, or show one"
+HELP = "list the sessions of the running daemon, show one, or end it"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("session", metavar="ID", nargs="?", help="show this one alone, with all its counters")
+    parser.add_argument(
+        "action",
+        choices=("list", "show", "kill"),
+        nargs="?",
+        default="list",
+        help="show: one with all its counters; kill: end one, its client is told 1008 (default: %(default)s)",
+    )
+    parser.add_argument("session", metavar="ID", nargs="?", help="which one; for show and kill")
     parser.add_argument("--json", action="store_true", help="print what the daemon answers")
     admin.arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     path = admin.socket_of(args)
+    if (args.session is None) != (args.action == "list"):
+        complain("write: rtpipe sessions, rtpipe sessions show ID, or rtpipe sessions kill ID")
+        return 2
     target = "/sessions" if args.session is None else f"/sessions/{quote(args.session, safe='')}"
-    answer = admin.ask(path, "GET", target)
+    answer = admin.ask(path, "DELETE" if args.action == "kill" else "GET", target)
     if args.json:
         print(json.dumps(answer))
-    elif args.session is None:
+    elif args.action == "kill":
+        print(f"ended: {one_line(answer['ended'])}")
+    elif args.action == "list":
         _list(answer["sessions"])
     else:
         _show(answer)

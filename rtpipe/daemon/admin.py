@@ -5,14 +5,19 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 import trio
+from prometheus_client import CollectorRegistry
 
 from rtpipe.api.errors import ConfigError
+from rtpipe.api.event import HOST
+from rtpipe.api.facts import Operated
 from rtpipe.daemon import metrics
 from rtpipe.daemon.hooks import METRICS, PLUGINS, RELOAD, SESSIONS, ask_health
 from rtpipe.daemon.plugin_routes import serve_plugin_route
 from rtpipe.daemon.process import Process, Served
 from rtpipe.daemon.reload import Reloader
 from rtpipe.daemon.totals import DIRECTIONS, bytes_of, counts_of
+from rtpipe.session.client_edge import POLICY_VIOLATION
+from rtpipe.session.closing import Ending
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused
 
@@ -36,14 +41,15 @@ class Admin:
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         path = exchange.request.path
-        method, answer = self._routes.get(path, ("GET", self._session))
+        method, answer = self._routes.get(path, ("GET or DELETE", self._session))
         if answer == self._session and not path.startswith(f"{SESSIONS}/"):
             with self._process.generation.in_use() as generation:
                 if await serve_plugin_route(self._process, generation, exchange, on_admin_socket=True):
                     return
             raise RequestRefused(404, "not_found", f"There is nothing here; see {', '.join(self._routes)}.")
-        if exchange.request.method != method:
-            raise RequestRefused(405, "method_not_allowed", f"{path} answers to {method}.", {"Allow": method})
+        if exchange.request.method not in method.split(" or "):
+            allow = {"Allow": method.replace(" or ", ", ")}
+            raise RequestRefused(405, "method_not_allowed", f"{path} answers to {method}.", allow)
         await answer(exchange)
 
     async def _sessions(self, exchange: Exchange) -> None:
@@ -55,10 +61,16 @@ class Admin:
         served = self._process.served.get(name)
         if served is None:
             raise RequestRefused(404, "no_such_session", "There is no session of this id in service.")
+        if exchange.request.method == "DELETE":
+            self._operated(exchange, "kill", name)
+            served.session.end(Ending(POLICY_VIOLATION, "ended by an operator", HOST))
+            await exchange.respond(200, {"ended": name})
+            return
+        asked = self._process.generation.redactor.json(served.session.configuration.asked)
         types: dict[str, Json] = {direction: {} for direction in DIRECTIONS}
         for (direction, kind), count in counts_of(served.session).items():
             types[direction][kind or "other"] = {"events": count.frames, "bytes": count.bytes}
-        await exchange.respond(200, {**self._about(served), "types": types})
+        await exchange.respond(200, {**self._about(served), "types": types, "asked": asked})
 
     def _about(self, served: Served) -> Json:
         session = served.session
@@ -101,7 +113,16 @@ class Admin:
             report = await self._reloader.reload()
         except ConfigError as exc:
             raise RequestRefused(422, "not_reloaded", str(exc)) from None
+        self._operated(exchange, "reload", ", ".join(report.changed) or "nothing")
         await exchange.respond(200, msgspec.to_builtins(report))
 
     async def _show_metrics(self, exchange: Exchange) -> None:
-        await exchange.respond(200, metrics.text(self._metrics), {"Content-Type": metrics.CONTENT_TYPE})
+        await show_metrics(exchange, self._metrics)
+
+    def _operated(self, exchange: Exchange, action: str, what: str) -> None:
+        self._process.record(Operated(action=action, by=exchange.request.peer.address, what=what))
+
+
+async def show_metrics(exchange: Exchange, registry: CollectorRegistry) -> None:
+    """Answer with the metrics as Prometheus reads them."""
+    await exchange.respond(200, metrics.text(registry), {"Content-Type": metrics.CONTENT_TYPE})

@@ -1,8 +1,9 @@
 """The HTTP routes of every listener."""
 
-from rtpipe.daemon import refusals
+from rtpipe.daemon import metrics, refusals
+from rtpipe.daemon.admin import show_metrics
 from rtpipe.daemon.door import serve_session
-from rtpipe.daemon.hooks import HEALTH, READINESS, REALTIME, ask_health
+from rtpipe.daemon.hooks import HEALTH, METRICS, READINESS, REALTIME, ask_health
 from rtpipe.daemon.plugin_routes import serve_plugin_route
 from rtpipe.daemon.process import Process
 from rtpipe.protocol.errors import http_error
@@ -22,6 +23,7 @@ class Routes:
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self._metrics = metrics.registry(process)
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
@@ -30,6 +32,8 @@ class Routes:
             await self._realtime(exchange)
         elif path == HEALTH:
             await self._health(exchange)
+        elif path == METRICS and self._process.listener(exchange.request.peer.listener).metrics:
+            await show_metrics(exchange, self._metrics)
         elif path == READINESS:
             ready = not self._process.stopping
             await exchange.respond(200 if ready else 503, {"ready": ready})

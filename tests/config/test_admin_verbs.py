@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rtpipe.cli.main import main
-from rtpipe.cli.tail import told
+from rtpipe.cli.tail import Folded, told
 
 RTPIPE = [sys.executable, "-X", "dev", "-W", "error", "-m", "rtpipe.cli.main"]
 README = Path(__file__).parents[2] / "config/README.md"
@@ -80,12 +80,12 @@ def test_sessions(daemon, session, capsys):
     assert head.split()[:3] == ["SESSION", "PRINCIPAL", "MODEL"]
     (row,) = [each.split() for each in rows if each.startswith(name)]
     assert row[1:5] == ["anonymous", "a-model", "sim", f"unix:{daemon.with_name('rtpipe.sock')}"]
-    assert main(["sessions", name, "--socket", str(daemon.with_name("admin.sock"))]) == 0
+    assert main(["sessions", "show", name, "--socket", str(daemon.with_name("admin.sock"))]) == 0
     shown = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert (shown["id"], shown["client"], shown["chain"]) == (name, "attached", "the one in force")
     assert main(["sessions", "--json", "--config", str(daemon)]) == 0
     assert name in [each["id"] for each in json.loads(capsys.readouterr().out)["sessions"]]
-    assert main(["sessions", "a/b\x1b", "--config", str(daemon)]) == 1
+    assert main(["sessions", "show", "a/b\x1b", "--config", str(daemon)]) == 1
     assert capsys.readouterr().err == "rtpipe: There is no session of this id in service.\n"
 
 
@@ -153,7 +153,7 @@ def test_tail(daemon, session):
     matches = [LINE.fullmatch(line) for line in lines]
     assert {match[1] for match in matches} == {name}
     texts = [match[2] for match in matches]
-    assert any(re.fullmatch(r"← response\.output_text\.delta \(\d+ bytes\)", text) for text in texts)
+    assert any(re.fullmatch(r"← response\.output_text\.delta ×\d+ \(\d+ bytes\)", text) for text in texts)
     assert any(text.startswith("→ conversation.item.create {") and "\\x9b31m" in text for text in texts)
     assert any(text.startswith("● ResponseEnded response_id=") for text in texts)
 
@@ -185,8 +185,6 @@ def test_lines_of_tail_are_printable_whatever_comes():
         assert len(line) < 400
     assert told({"type": "rtpipe.missed", "count": 3}, 1).endswith("(3 lines were missed here)")
     assert "rtpipe.new" in told({"type": "rtpipe.new"}, 1)
-    append = {"type": "input_audio_buffer.append", "audio": "AAAA"}
-    assert told({**event, "event": append}, 99).endswith("← input_audio_buffer.append (99 bytes)")
 
 
 VERBS = (["sessions"], ["reload"], ["tail"])
@@ -259,3 +257,74 @@ def test_the_client_of_one_line_in_the_documentation(daemon):
     assert [each["text"] for each in lines if each["type"] == "response.output_text.done"] == [
         "You said: Hello"
     ]
+
+
+def test_kill(daemon, session, capsys):
+    name, file, _ = session
+    assert main(["sessions", "kill", "--config", str(daemon)]) == 2
+    assert "rtpipe sessions kill ID" in capsys.readouterr().err
+    assert main(["sessions", "kill", name, "--config", str(daemon)]) == 0
+    assert capsys.readouterr().out == f"ended: {name}\n"
+    closed = json.loads(file.readlines()[-1])
+    assert (closed["type"], closed["code"]) == ("rtpipe.closed", 1008)
+    assert main(["sessions", "kill", name, "--config", str(daemon)]) == 1
+
+
+def test_record_and_replay(daemon, session, capsys, tmp_path):
+    name, file, _ = session
+    target = tmp_path / "call.jsonl"
+    command = [*RTPIPE, "record", name, str(target), "--config", str(daemon)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout.readline() == f"recording {name}\n"
+        session_update = {"type": "realtime", "output_modalities": ["text"]}
+        content = [{"type": "input_text", "text": "my card is 4111 1111 1111 1111"}]
+        for event in (
+            {"type": "session.update", "session": session_update},
+            {
+                "type": "conversation.item.create",
+                "item": {"type": "message", "role": "user", "content": content},
+            },
+            {"type": "response.create"},
+        ):
+            file.write(json.dumps(event) + "\n")
+            file.flush()
+        while json.loads(file.readline())["type"] != "response.done":
+            pass
+        assert main(["sessions", "kill", name, "--config", str(daemon)]) == 0
+        out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert out.startswith(f"{target}: ")
+    assert target.stat().st_mode & 0o777 == 0o600
+    text = target.read_text()
+    assert "4111" not in text
+    assert "[card]" in text
+    capsys.readouterr()
+    assert main(["record", name, str(target), "--config", str(daemon)]) == 1
+    assert main(["replay", str(target)]) == 0, capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("no difference: ")
+    lines = text.splitlines(keepends=True)
+    said = [line.replace("my card is", "other words") if '"upstream"' in line else line for line in lines]
+    target.write_text("".join(said))
+    assert main(["replay", str(target)]) == 1
+    assert "+++ replayed" in capsys.readouterr().out
+    assert main(["replay", str(daemon)]) == 1
+    assert capsys.readouterr().err.endswith("this is no recording of rtpipe's\n")
+    assert main(["replay", str(target), "--url", "ws://127.0.0.1:9/v1/realtime"]) == 1
+    assert "cannot connect" in capsys.readouterr().err
+
+
+def test_deltas_are_folded(monkeypatch):
+    folded = Folded()
+    delta = {
+        "type": "rtpipe.event",
+        "session": "s",
+        "direction": "downstream",
+        "event": {"type": "response.output_audio.delta", "delta": "AAAA"},
+    }
+    assert [folded.told(delta, 10) for _ in range(3)] == [[], [], []]
+    other = {"type": "rtpipe.event", "session": "t", "direction": "upstream", "event": {"type": "a"}}
+    assert len(folded.told(other, 1)) == 1
+    last = {**delta, "event": {"type": "response.output_audio.done"}}
+    counted, done = folded.told(last, 5)
+    assert counted.endswith("s ← response.output_audio.delta ×3 (30 bytes)")
+    assert "response.output_audio.done" in done
