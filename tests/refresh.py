@@ -15,6 +15,7 @@ from pathlib import Path
 from rtpipe.api import facts
 from rtpipe.api.hooks import LIMITS, Hooks
 from rtpipe.chain.discovery import installed, load_plugin
+from rtpipe.daemon import metrics
 from rtpipe.daemon.sample import options_table, sample
 from rtpipe.daemon.schema import lines_schema_text, schema_text
 from rtpipe.protocol import ordering
@@ -31,7 +32,9 @@ def generated() -> Pages:
         "config/rtpipe.toml": lambda: sample(own_plugins()),
         "config/rtpipe.schema.json": lambda: schema_text(own_plugins()),
         "config/jsonlines.schema.json": lines_schema_text,
-        "config/README.md": lambda: with_parts("config/README.md", options=options_table()),
+        "config/README.md": lambda: with_parts(
+            "config/README.md", options=options_table(), metrics=metrics.reference()
+        ),
         "plugins/README.md": lambda: with_parts(
             "plugins/README.md", hooks=hooks(), facts=fact_table(), ordering=ordering.as_markdown()
         ),
