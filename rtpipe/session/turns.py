@@ -14,7 +14,7 @@ class TurnGate:
         self._configuration = configuration
         self._changed = changed
         self._users: set[str] = set()
-        self._wanted = True
+        self._wanted = self._composed = True
         self._spoken_item: str | None = None
 
     def gate(self, stage: str, on: bool) -> None:
@@ -27,11 +27,17 @@ class TurnGate:
         if bool(self._users) != before:
             self._changed()
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any stage wants turns gated."""
+        return bool(self._users)
+
     def contribute(self, config: Json) -> Json:
         """The composed configuration with the gate's own wish, which comes after every stage's."""
         whole = self._configuration.with_defaults(config)
-        self._wanted = sc.creates_responses(whole)
-        if not self._users or not self._wanted:
+        self._settle()
+        self._composed = sc.creates_responses(whole)
+        if not self._users or not self._composed:
             return config
         return sc.set_(config, sc.DETECTOR_PATH, sc.detector(sc.with_create_response(whole, on=False)))
 
@@ -49,6 +55,12 @@ class TurnGate:
     @property
     def must_ask(self) -> bool:
         """Whether a turn committed by voice needs a ``response.create`` of the host's to be answered."""
+        self._settle()
         return self._wanted and not sc.creates_responses(
             self._configuration.with_defaults(self._configuration.effective)
         )
+
+    def _settle(self) -> None:
+        """What is wanted counts once the upstream has it: until then turns are answered as before."""
+        if not self._configuration.in_flight:
+            self._wanted = self._composed

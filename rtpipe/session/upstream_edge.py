@@ -400,6 +400,9 @@ class UpstreamEdge:
         if self._created:
             self._session.veil.swallow(data)
         self._created = True
+        if self.turns.is_on:
+            # It was gated before its detector was known: now that one is.
+            self.reconfigure()
         self._session.replacement.expires(events.expires_at(session))
 
     def _session_updated(self, data: Json) -> None:

@@ -27,11 +27,9 @@ class Sees(Plugin[None, list]):
 async def begin(chain, *, confirm=True):
     await chain.upstream.send({"type": "session.created", "event_id": "e0", "session": session()})
     sent = [e for e in chain.upstream.take() if e["type"] == "session.update"]
-    if confirm and sent:
-        await chain.upstream.send(
-            {"type": "session.updated", "event_id": "e1", "session": session(create_response=False)}
-        )
-    return sent
+    for each in sent if confirm else []:
+        await chain.upstream.send({"type": "session.updated", "event_id": "e1", "session": each["session"]})
+    return sent[-1:]
 
 
 async def turn(chain, item_id, *, by_voice=True):
@@ -124,6 +122,37 @@ async def test_a_client_that_answers_turns_itself_is_left_alone():
         await chain.upstream.send({"type": "session.updated", "session": config})
         assert await turn(chain, "i1") == []
         assert chain.client.take()[-3]["session"] == config  # shown as asked
+
+
+async def test_a_turn_before_the_client_answers_itself_is_still_answered():
+    async with ChainHarness({"gate": Gates}) as chain:
+        await begin(chain)
+        config = session(create_response=False)
+        await chain.client.send({"type": "session.update", "session": config})
+        # Ungated, the model would have answered this one by itself: it has not heard of the update.
+        assert len(await turn(chain, "i1")) == 1
+        await chain.upstream.send({"type": "session.updated", "session": config})
+        assert await turn(chain, "i2") == []
+
+
+async def test_the_detector_that_is_gated_is_the_upstreams_own():
+    async with ChainHarness({"gate": Gates}) as chain:
+        # No turn may be answered meanwhile, so something is sent before it is known.
+        (first,) = chain.upstream.take()
+        assert first["session"]["audio"]["input"]["turn_detection"]["create_response"] is False
+        (second,) = await begin(chain)
+        detector = second["session"]["audio"]["input"]["turn_detection"]
+        assert detector == {**VAD, "create_response": False}
+
+
+@pytest.mark.parametrize("default", [None, {**VAD, "create_response": False}])
+async def test_what_the_upstream_does_by_itself_is_restored_where_nothing_needs_gating(default):
+    async with ChainHarness({"gate": Gates}) as chain:
+        chain.upstream.take()
+        theirs = {"type": "realtime", "audio": {"input": {"turn_detection": default}}}
+        await chain.upstream.send({"type": "session.created", "event_id": "e0", "session": theirs})
+        (update,) = chain.upstream.take()
+        assert update["session"]["audio"]["input"]["turn_detection"] == default
 
 
 async def test_nothing_is_gated_where_there_is_no_detector():
