@@ -189,6 +189,15 @@ class Books:
         await self._settle(reserved.id, reserved.caps, reserved.micro_usd, micro_usd)
         await self._settle(f"{reserved.id}~t", _set(reserved.token_caps), reserved.tokens, tokens)
 
+    def give_up(self, reserved: Reserved) -> None:
+        """Nobody will say what it came to: from now on all of it counts as spent."""
+        for caps, amount in (
+            (reserved.caps, reserved.micro_usd),
+            (_set(reserved.token_caps), reserved.tokens),
+        ):
+            for cap in caps:
+                self._open[cap.key] -= amount
+
     async def _settle(self, id: str, caps: tuple[Cap, ...], before: int, after: int) -> None:
         if not caps:
             return

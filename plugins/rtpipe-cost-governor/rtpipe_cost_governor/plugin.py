@@ -155,14 +155,14 @@ class CostGovernor(Plugin[Config, State]):
 
     def upstream_replaced(self, session: Session[State]) -> None:
         """What ran is lost with its connection, and its bill: what is reserved for it counts."""
-        session.state.pending.clear()
-        session.state.running.clear()
+        self._give_up(session.state)
         session.state.prunable.clear()
         session.state.tell_waiters()
 
     def session_close(self, session: Session[State]) -> None:
         """What is still reserved stays so: nobody will say what it came to."""
         state = session.state
+        self._give_up(state)
         self.live.discard(session)
         self._uncount(session)
         if state.landing:
@@ -172,6 +172,13 @@ class CostGovernor(Plugin[Config, State]):
                 state.landing,
                 self.worst_overshoot / 1e6,
             )
+
+    def _give_up(self, state: State) -> None:
+        for reserved in (*state.pending, *state.running.values()):
+            if reserved is not None and reserved.durable:
+                self.books.give_up(reserved)
+        state.pending.clear()
+        state.running.clear()
 
     def _uncount(self, session: Session[State]) -> None:
         who = session.principal.id
@@ -360,7 +367,10 @@ class CostGovernor(Plugin[Config, State]):
             for item in response.get("output") or ()
         )
         state.cycle = state.cycle or response_id
-        bill = self._judged(session, bill_for(data, state.price, self.fallback), response, reserved)
+        # Where the upstream was lost it is the host that says so, and nobody says what it came to.
+        lost = event.origin == "host"
+        made = None if lost else bill_for(data, state.price, self.fallback)
+        bill = self._judged(session, made, response, reserved, lost=lost)
         if bill.usage.total:
             state.context.billed(bill.usage, session.meter.count(UPSTREAM, Client.AUDIO_APPEND).bytes)
         status = str(response.get("status"))
@@ -378,12 +388,20 @@ class CostGovernor(Plugin[Config, State]):
         return None
 
     def _judged(
-        self, session: Session[State], bill: Bill | None, response: Any, reserved: Reserved | None
+        self,
+        session: Session[State],
+        bill: Bill | None,
+        response: Any,
+        reserved: Reserved | None,
+        *,
+        lost: bool,
     ) -> Bill:
         """The bill, or what is taken for it where the upstream says nothing or contradicts itself."""
         usage = savings.NOTHING
         if bill is None:
-            generated = response.get("output") or response.get("status") not in ("failed", "cancelled")
+            generated = (
+                lost or response.get("output") or response.get("status") not in ("failed", "cancelled")
+            )
             estimate = reserved.micro_usd if reserved is not None else 0
             if generated and reserved is None:
                 estimate, _ = worst_cost(session, {}, session.state.caps.max_output_tokens, self.fallback)

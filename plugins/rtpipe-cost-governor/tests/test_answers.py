@@ -180,3 +180,25 @@ async def test_a_turn_of_tools_is_one_cycle(kit: ModuleType) -> None:
             await chain.upstream.send(kit.done(response_id, kit.usage(1), output=output))
         await kit.settled(chain)
         assert [f.cycle for f in chain.facts if type(f).__name__ == "Spent"] == ["r1", "r1", "r3"]
+
+
+async def test_what_a_lost_upstream_never_billed_counts_in_full(kit: ModuleType) -> None:
+    store = kit.Memory()
+    async with kit.governed(store=store, caps={"day_budget_usd": "1"}) as chain:
+        await chain.client.send(CREATE)
+        await chain.upstream.send(kit.created())
+        (reserved,) = store.open.values()
+        await chain.replace_upstream()
+        assert kit.spent(chain) == [reserved.amount]
+        assert store.counters[reserved.keys[0]] == reserved.amount >= 4096 * 64
+        assert store.open == {}
+
+
+async def test_what_was_asked_for_when_the_session_ended_counts_in_full(kit: ModuleType) -> None:
+    store = kit.Memory()
+    async with kit.governed(store=store) as chain:
+        await chain.client.send(CREATE)
+        governor, caps = chain.plugin(STAGE), chain.state(STAGE).money
+    (reserved,) = store.open.values()
+    assert store.counters[caps[1].key] == reserved.amount
+    assert governor.books._open[caps[1].key] == 0
