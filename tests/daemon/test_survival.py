@@ -1,4 +1,4 @@
-"""What a session survives, over real sockets: its upstream lost, its client gone, an upstream not to be had."""
+"""What a session survives, over real sockets: its upstream lost, its client gone, no upstream to be had."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
