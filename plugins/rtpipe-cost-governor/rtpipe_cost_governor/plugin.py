@@ -29,10 +29,10 @@ from rtpipe import (
 )
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
-from rtpipe_cost_governor import landing, rates, report, savings
+from rtpipe_cost_governor import billing, landing, rates, report, savings
 from rtpipe_cost_governor.alarms import Alarms
-from rtpipe_cost_governor.bill import Bill, bill_for
-from rtpipe_cost_governor.books import Books, Entry, Periods, Reserved, counter_keys, entry_for
+from rtpipe_cost_governor.bill import bill_for
+from rtpipe_cost_governor.books import Books, Periods, Reserved, counter_keys
 from rtpipe_cost_governor.commands import COMMANDS
 from rtpipe_cost_governor.config import Caps, Config, micro
 from rtpipe_cost_governor.prices import Table, is_exact
@@ -347,7 +347,7 @@ class CostGovernor(Plugin[Config, State]):
         for reserved in session.state.pending:
             if event_id is not None and reserved.event_id == event_id:
                 session.state.pending.remove(reserved)
-                self._background(self.books.settle, reserved, 0, 0)
+                self.start_soon(self.books.settle, reserved, 0, 0)
                 session.state.tell_waiters()
                 break
         return None
@@ -370,7 +370,7 @@ class CostGovernor(Plugin[Config, State]):
         # Where the upstream was lost it is the host that says so, and nobody says what it came to.
         lost = event.origin == "host"
         made = None if lost else bill_for(data, state.price, self.fallback)
-        bill = self._judged(session, made, response, reserved, lost=lost)
+        bill = billing.judged(self, session, made, response, reserved, lost=lost)
         if bill.usage.total:
             state.context.billed(bill.usage, session.meter.count(UPSTREAM, Client.AUDIO_APPEND).bytes)
         status = str(response.get("status"))
@@ -378,7 +378,7 @@ class CostGovernor(Plugin[Config, State]):
             # Its reservation is still being written.
             number = state.next_number()
             reserved = self._reservation(session, number, bill.micro_usd, bill.usage.total, 0)
-        self._book(session, reserved, bill, status, response_id)
+        billing.book(self, session, reserved, bill, status, response_id)
         if not calls:
             state.cycle = ""
         self.alarms.answered(failed=status == "failed")
@@ -386,37 +386,6 @@ class CostGovernor(Plugin[Config, State]):
         savings.prune(self, session, bill.usage)
         state.tell_waiters()
         return None
-
-    def _judged(
-        self,
-        session: Session[State],
-        bill: Bill | None,
-        response: Any,
-        reserved: Reserved | None,
-        *,
-        lost: bool,
-    ) -> Bill:
-        """The bill, or what is taken for it where the upstream says nothing or contradicts itself."""
-        usage = savings.NOTHING
-        if bill is None:
-            generated = (
-                lost or response.get("output") or response.get("status") not in ("failed", "cancelled")
-            )
-            estimate = reserved.micro_usd if reserved is not None else 0
-            if generated and reserved is None:
-                estimate, _ = worst_cost(session, {}, session.state.caps.max_output_tokens, self.fallback)
-            if not generated:
-                return Bill(usage=usage, micro_usd=0, parts={})
-            bill = Bill(usage=usage, micro_usd=estimate, parts={"audio_out": estimate}, doubt="no usage")
-            if self.config.unpriced == "allow":
-                bill = Bill(usage=usage, micro_usd=0, parts={}, doubt="no usage")
-        if bill.doubt:
-            self.warn_once(f"usage of {session.model}: {bill.doubt}")
-            if self.config.unpriced == "allow" and not session.state.price.known:
-                bill = msgspec.structs.replace(bill, micro_usd=0, parts={})
-            if self.config.unpriced == "refuse":
-                landing.begin(self, session, "Usage cannot be priced")
-        return bill
 
     @on_server(Server.TRANSCRIPTION_COMPLETED)
     def bill_transcription(self, session: Session[State], event: Event) -> Verdict:
@@ -437,60 +406,8 @@ class CostGovernor(Plugin[Config, State]):
         reserved = self._reservation(
             session, session.state.next_number(), bill.micro_usd, bill.usage.total, 0
         )
-        self._book(session, reserved, bill, "completed", "", model)
+        billing.book(self, session, reserved, bill, "completed", "", model)
         return None
-
-    def _book(
-        self,
-        session: Session[State],
-        reserved: Reserved,
-        bill: Bill,
-        status: str,
-        response_id: str,
-        transcription: str = "",
-    ) -> None:
-        state = session.state
-        entry = entry_for(
-            bill,
-            at=self.books.now(),
-            principal=session.principal.id,
-            session=session.id,
-            model=transcription or session.model,
-            kind="transcription" if transcription else "response",
-            status=status,
-            cycle=state.cycle if response_id else "",
-        )
-        session.record(
-            facts.Spent(
-                principal=entry.principal,
-                model=entry.model,
-                micro_usd=entry.micro_usd,
-                usage=entry.usage,
-                response_id=response_id,
-                cycle=entry.cycle,
-                image_micro_usd=bill.image_micro_usd,
-            )
-        )
-        over = bill.micro_usd - reserved.micro_usd
-        if over > 0:
-            self.worst_overshoot = max(self.worst_overshoot, over)
-            log.info("session %s: an answer cost $%.6f more than was reserved", session.id, over / 1e6)
-        state.image_micro_usd += bill.image_micro_usd
-        self.alarms.spent(session, bill)
-        self._background(self._write, session, reserved, entry)
-
-    async def _write(self, session: Session[State], reserved: Reserved, entry: Entry) -> None:
-        """The entry first: after a crash between the two, the reservation still counts, and once."""
-        if not reserved.durable:
-            await self.books.reserve(reserved, limited=False)
-        await self.books.write(reserved.id, entry)
-        await self.books.settle(reserved, entry.micro_usd, int(entry.usage.get("total", 0)))
-        if session in self.live:
-            self.look_at(session)
-
-    def _background(self, function: Any, *args: object) -> None:
-        """Beyond the session: what was spent is written down, whoever has gone meanwhile."""
-        self.start_soon(function, *args)
 
     def look_at(self, session: Session[State]) -> None:
         """After something was spent: alarms, a word to the model, an end."""

@@ -228,3 +228,14 @@ async def test_other_sessions_reservations_make_a_create_wait_for_another_time(k
             (error,) = of(second.client.take(), "error")
             assert "reserved" in error["error"]["message"]
             assert second.client.closing is None
+
+
+async def test_usage_that_cannot_be_priced_may_end_the_conversation(
+    kit: ModuleType, autojump_clock: Any
+) -> None:
+    async with kit.governed(store=kit.Memory(), unpriced="refuse", goodbye_usd="0") as chain:
+        await chain.upstream.send(kit.created())
+        await chain.upstream.send(kit.done(used={**kit.usage(3), "total_tokens": 9}))
+        await trio.sleep(1)
+        assert chain.client.closing.reason == "Usage cannot be priced"
+        assert kit.spent(chain) == [12]
