@@ -3,6 +3,8 @@
 import json
 import logging
 import re
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.daemon.kit import (
     scripted,
     simulated,
 )
+from tests.daemon.lines import ask, asked, speaking
 from tests.daemon.wire import Head, get, knock, read_head
 
 MARK = "MARKED"
@@ -140,3 +143,51 @@ def test_a_log_line_is_one_line():
     record = logging.LogRecord("n", logging.INFO, "p", 1, "a %s", (NASTY,), None)
     line = OneLineFormatter("%(message)s").format(record)
     assert line.isprintable()
+
+
+CARD = "4111 1111 1111 1111"
+
+
+async def test_a_marked_card_in_no_output(file, tmp_path):
+    """Said by the caller, repeated by the model, given as a reason: 0 hits wherever operators look."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
+        place = Path(folder) / "admin.sock"
+        audit = tmp_path / "audit.jsonl"
+        more = (
+            f'[log]\nlevel = "debug"\nformat = "json"\n[admin]\nsocket = "{place}"\n[audit]\nfile = "{audit}"'
+        )
+        chain = ["auth", "response-lock"]
+        async with (
+            simulated(api_keys=frozenset({UPSTREAM_KEY})) as model,
+            running(
+                file(model, chain=chain, key=CLIENT_KEY, more=more), environment={KEY_VARIABLE: UPSTREAM_KEY}
+            ) as gateway,
+            speaking(place, role="tap") as tap,
+        ):
+            assert (await tap.next())["type"] == "rtpipe.welcome"
+            shown = ""
+            async with client(gateway.address, headers=bearer(CLIENT_KEY)) as app:
+                await app.until("session.created")
+                await app.tell("session.update", session={"type": "realtime", "instructions": CARD})
+                content = [{"type": "input_text", "text": f"my card is {CARD}"}]
+                item = {"type": "message", "role": "user", "content": content}
+                await app.tell("conversation.item.create", item=item)
+                await app.tell("response.create", response={"output_modalities": ["text"]})
+                said = str(await app.until("response.done"))
+                (session,) = (await asked(place, "/sessions"))["sessions"]
+                for target in ("/sessions", f"/sessions/{session['id']}", "/plugins", "/metrics"):
+                    shown += str((await ask(place, target)).rest)
+                assert (await refused(gateway.address, headers=bearer(WRONG_KEY))).status == 401
+                await app.close(4000, CARD)
+            lines = []
+            while "SessionClosed" not in str(lines[-1:]):
+                lines.append(await tap.next())
+            shown += json.dumps(lines)
+    assert CARD in said
+    shown += gateway.out + gateway.err + audit.read_text()
+    assert "[card]" in shown
+    assert "SessionClosed" in audit.read_text()
+    assert "4111" not in shown
+    assert MARK not in shown
+    told = [json.loads(line) for line in gateway.log]
+    assert {"fact", "fields"} <= set(next(each for each in told if "SessionOpened" in str(each)))
