@@ -54,7 +54,8 @@ def import_name(requirement: str) -> str:
     name = re.match(r"[A-Za-z0-9._-]+", requirement)[0]
     if name.startswith("opentelemetry-"):
         return "opentelemetry"  # a package of many distributions
-    return {"rtpipe-gateway": "rtpipe", "pillow": "PIL", "PyJWT": "jwt"}.get(name) or re.sub(r"[-.]+", "_", name).lower()
+    names = {"rtpipe-gateway": "rtpipe", "pillow": "PIL", "PyJWT": "jwt"}
+    return names.get(name) or re.sub(r"[-.]+", "_", name).lower()
 
 
 def tracked() -> list[Path]:
