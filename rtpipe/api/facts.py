@@ -80,9 +80,9 @@ class ToolCalled(Fact, frozen=True):
 
     *status*: ``ok``, ``error`` (the tool failed or said no), ``timeout``, ``cancelled``, ``repeat`` (with an
     equal call's result), ``cached``, ``page`` (more of a result), ``invalid`` (arguments), ``unconfirmed``,
-    ``breaker`` (not tried), ``invented`` (no such function; *name* is empty then), ``left`` (it runs on
-    without its session). After a timeout there is a second one: ``late-offered`` or ``late-dropped``.
-    *arguments* is masked JSON, empty unless the operator wants it.
+    ``breaker`` (not tried), ``busy`` (too many at once), ``invented`` (no such function; *name* is empty
+    then), ``left`` (it runs on without its session). After a timeout there is a second one: ``late-offered``
+    or ``late-dropped``. *arguments* is masked JSON, empty unless the operator wants it.
     """
 
     name: str

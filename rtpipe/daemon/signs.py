@@ -17,7 +17,7 @@ from rtpipe.daemon.config_observe import Signs as Config
 
 _KEPT = 100_000
 """How many facts are looked at together at most; the oldest are forgotten first."""
-_FAILED = frozenset({"error", "timeout", "invalid", "breaker", "invented"})
+_FAILED = frozenset({"error", "timeout", "invalid", "breaker", "busy", "invented"})
 _AFTER = ("late-offered", "late-dropped", "left")
 """Of a call that has been counted when it timed out or its session ended."""
 _MORE_SESSIONS = 1.2
