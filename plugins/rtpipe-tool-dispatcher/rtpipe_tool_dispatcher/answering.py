@@ -61,6 +61,8 @@ class Answering:
             return await self._outcome(session, call, tool, page, repeat=status)
         if tool.confirm and not state.has_confirmed(key, session.now()):
             return Answer(_ask_to_confirm(tool, arguments), "unconfirmed")
+        if state.is_busy:
+            return Answer(tool_error("Too many calls are running: wait for their answers.", "later"), "busy")
         if not self._health_of(tool).admits(session.now()):
             return Answer(tool_error(self._config.failure_message, "later"), "breaker")
         call.run = self._start(session, call, tool, key, arguments)

@@ -9,6 +9,8 @@ from rtpipe import Tool
 from rtpipe_tool_dispatcher.voice import Voice
 
 CALLS_REMEMBERED = 1000
+RUNS_AT_ONCE = 100
+"""Those that outlived their time limit among them."""
 RUNS_KEPT = 50
 RUNS_KEPT_CHARS = 4_000_000
 CONFIRM_WITHIN_S = 120.0
@@ -119,6 +121,11 @@ class State:
         self.runs.pop(key, None)
         self.runs[key] = run
         self.make_room()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether as many calls run as may."""
+        return sum(not run.done.is_set() for run in self.runs.values()) >= RUNS_AT_ONCE
 
     def make_room(self) -> None:
         """Forget finished runs, oldest first, until what is kept is within bounds."""

@@ -6,9 +6,11 @@ import msgspec
 import pytest
 import trio
 
+from rtpipe import facts
 from rtpipe_tool_dispatcher import Config
 from rtpipe_tool_dispatcher.announcing import Announcing
 from rtpipe_tool_dispatcher.arguments import Schemas
+from rtpipe_tool_dispatcher.state import RUNS_AT_ONCE
 from rtpipe_tool_dispatcher.voice import SPEECH_S
 
 # --- names that two have
@@ -103,3 +105,36 @@ async def test_a_name_that_no_function_has_is_an_invented_one(talk: Any, offer: 
     async with talk() as talking:
         assert (await talking.answer(name))["error"].startswith("There is no such function.")
         assert talking.statuses() == ["invented"]
+
+
+async def test_how_long_the_model_waited_is_a_fact(talk: Any, offer: Any, autojump_clock: Any) -> None:
+    offer.answers("clock", after_s=3)
+    offer.answers("hang", after_s=float("inf"))
+    async with talk() as talking:
+        await talking.calls(("clock", {}), ("hang", {}), ("clock", {}), ("zzz", {}))
+        await trio.sleep(6)
+        found = [fact for fact in talking.chain.facts if isinstance(fact, facts.ToolCalled)]
+        took = sorted((fact.status, fact.name, round(fact.duration_s, 3)) for fact in found)
+        assert took == [
+            ("invented", "", 0),
+            ("ok", "clock", 3),
+            ("repeat", "clock", 3),
+            ("timeout", "hang", 5),
+        ]
+        assert {fact.stage for fact in found} == {"tool-dispatcher"}
+
+
+async def test_no_more_calls_run_at_once_than_a_session_may_have(
+    talk: Any, offer: Any, tool: Any, autojump_clock: Any
+) -> None:
+    offer.answers(tool("slow", "n"), after_s=3)
+    async with talk() as talking:
+        await talking.calls(*[("slow", {"n": str(number)}) for number in range(RUNS_AT_ONCE + 900)])
+        await trio.sleep(4)
+        answers = (await talking.outputs()).values()
+        assert len(offer.called) == RUNS_AT_ONCE
+        refused = [each for each in answers if each["status"] == "error"]
+        assert len(refused) == 900
+        assert {each["retry"] for each in refused} == {"later"}
+        assert talking.statuses().count("busy") == 900
+        assert (await talking.answer("slow", {"n": "x"}, wait_s=3.1))["status"] == "success"
