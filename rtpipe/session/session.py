@@ -264,7 +264,7 @@ class Session:
             await self.lane(DOWNSTREAM).settle()
 
     async def _hear_bill(self) -> None:
-        """What is being said is billed, whether somebody hears it or not: stop it, and hear what it came to."""
+        """What is being said is billed, whoever hears it: stop it, and hear what it came to."""
         if self.upstream.listening:
             with trio.move_on_after(self.limits.bill_s):
                 await self.upstream_edge.billed()
