@@ -279,7 +279,7 @@ class Session:
                 lane.expire(trio.current_time())
 
     def reconfigure(self) -> None:
-        self.upstream_edge.reconfigure()
+        self.upstream_edge.composing.reconfigure()
 
     # --- for its parts and its stages' views ----------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rtpipe.api.errors import HookFailed, QueueFull, Refused
+from rtpipe.api.errors import QueueFull
 from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, Json
 from rtpipe.api.facts import TurnStarted
 from rtpipe.protocol import events, items
@@ -14,10 +14,9 @@ from rtpipe.protocol.catalogue import DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client
 from rtpipe.protocol.permissions import permitted_defaults
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.session.carried import FOLLOWED, Carried
-from rtpipe.session.closing import GOING_AWAY, INTERNAL_ERROR, Ending
-from rtpipe.session.configuration import Draft, Rejected
+from rtpipe.session.closing import GOING_AWAY
+from rtpipe.session.composing import Composing
 from rtpipe.session.responses import Responses
-from rtpipe.session.turns import TurnGate
 from rtpipe.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rtpipe.session")
 
-_UPDATES_IN_FLIGHT = 100
 _NO_RESPONSE = "conversation_already_has_active_response"
 _EXPIRED = "session_expired"
 _OF_THE_BILL = frozenset(
@@ -57,16 +55,13 @@ class UpstreamEdge:
     def __init__(self, session: "Session") -> None:
         self._session = session
         self.configuration = session.configuration
-        self.turns = TurnGate(session.configuration, self.reconfigure)
-        self.composing = trio.Lock()
-        """Held while an update is composed and sent: the upstream answers updates in the order they came."""
+        self.composing = Composing(session)
+        self.turns = self.composing.turns
         self.carried = Carried(session)
         self.retries = False
         """Whether an answer that was cut is asked for again."""
         self._served: Connection | None = None
         """What has been told everything, and takes events as they come."""
-        self._stale = False
-        self._queued = False
         self._created = False
         self._creates_of_client = 0
         self.responses = Responses(trio.current_time)
@@ -91,7 +86,7 @@ class UpstreamEdge:
 
     async def _forward(self, event: Event) -> str:
         if event.type == Client.SESSION_UPDATE:
-            return await self._update(event)
+            return await self.composing.update(event)
         if event.type == Client.ITEM_TRUNCATE and (told := self.carried.truncate(event)) is not None:
             return await self._truncate(event, told)
         if event.type == Client.RESPONSE_CREATE and event.origin == CLIENT:
@@ -105,13 +100,13 @@ class UpstreamEdge:
         if event.origin != CLIENT:
             self._session.veil.leaving(event)
         self.carried.sent(event)
-        return await self._send_now(event.type, event.payload)
+        return await self.send_now(event.type, event.payload)
 
     async def _truncate(self, event: Event, told: list[bytes]) -> str:
         """What was speech is text for this upstream: it is told the shorter text, the client the usual."""
         self._session.meter.stop_playout()
         for payload in told:
-            await self._send_now(Client.ITEM_CREATE, payload)
+            await self.send_now(Client.ITEM_CREATE, payload)
         index, end_ms = items.truncation_of(event.data)
         item_id = events.item_id_of(event.data) or ""
         echo = items.item_truncated(item_id, index, end_ms, self._session.veil.own_id())
@@ -127,53 +122,10 @@ class UpstreamEdge:
         if (called := self.responses.output(event.data)) is not None:
             self._session.record(called)
 
-    async def _send_now(self, kind: str, payload: bytes) -> str:
+    async def send_now(self, kind: str, payload: bytes) -> str:
+        """Send this, whatever waits; returns its fate."""
         self._session.meter.passed(UPSTREAM, kind, payload)
         return "delivered" if await self._session.upstream.send(payload) else "lost"
-
-    async def _update(self, event: Event) -> str:
-        """A ``session.update``, the client's or a stage's, goes out composed."""
-        data = events.without_model(event.data)
-        update = events.update_of(data)
-        if update is None:
-            # Not an object: for the upstream to refuse in its own words.
-            return await self._send_now(event.type, event.payload)
-        if self.configuration.in_flight >= _UPDATES_IN_FLIGHT:
-            message = "Too many session updates are still unanswered; send this one again later."
-            self._session.client_edge.tell("too_many_updates", message, events.event_id_of(data))
-            return "refused"
-        return await self._compose(update, event, data)
-
-    async def _compose(self, update: Json, event: Event, data: Json) -> str:
-        async with self.composing:
-            if self._session.upstream.connection is None:
-                return self.carried.keep(event)
-            draft = await self.fold(sc.merge(self.configuration.asked, update))
-            outgoing = self.configuration.compose(update, draft)
-            event_id = events.event_id_of(data) or ""
-            payload = event.payload
-            if not outgoing.untouched or data is not event.data:
-                # An id is needed to tell whose field was refused, should it be refused.
-                event_id = event_id or self._session.veil.lend_id()
-                payload = Event(events.session_update(outgoing.session or update, event_id)).payload
-            self.configuration.sent(event_id, update, outgoing)
-            return await self._send_now(event.type, payload)
-
-    def reconfigure(self) -> None:
-        """Compose again as soon as the lane is free, and tell the upstream if something changed."""
-        self._stale = True
-        # While there is no upstream nothing needs to be said: what the next is told first is composed then.
-        if self._session.upstream.connection is not None and not self._queued:
-            self._queued = True
-            self._session.lane(UPSTREAM).do(self._reconfigure_now)
-
-    async def _reconfigure_now(self) -> None:
-        self._queued = False
-        async with self.composing:
-            if self._session.upstream.connection is None:
-                return  # what the next is told first is composed then
-            if (payload := await self.compose_own()) is not None:
-                await self._send_now(Client.SESSION_UPDATE, payload)
 
     async def attach(self, connection: Connection) -> Connection | None:
         """Tell *connection* the composed configuration and have it serve the leg; then tell it what the last
@@ -181,7 +133,7 @@ class UpstreamEdge:
         replaced = self._session.upstream.was_attached
         before = None
         try:
-            async with self.composing:
+            async with self.composing.lock:
                 # From here on the old one has no say in what the upstream knows.
                 self._served = None
                 before = self._session.upstream.detach()
@@ -192,7 +144,7 @@ class UpstreamEdge:
                     self._creates_of_client = 0
                     self.responses.upstream_replaced()
                     self._quieter.unpark_all()
-                if (payload := await self.compose_own(waits_for)) is not None:
+                if (payload := await self.composing.compose_own(waits_for)) is not None:
                     await connection.send(payload)
                     self._session.meter.passed(UPSTREAM, Client.SESSION_UPDATE, payload)
                 self._session.attach(self._session.upstream, connection)
@@ -203,8 +155,8 @@ class UpstreamEdge:
                     await each.close(GOING_AWAY, "")
             raise
         await self._catch_up(connection)
-        if self._stale:
-            self.reconfigure()
+        if self.composing.is_stale:
+            self.composing.reconfigure()
         return before
 
     async def _catch_up(self, connection: Connection) -> None:
@@ -214,7 +166,7 @@ class UpstreamEdge:
         for payload in carried.retell():
             if leg.connection is not connection:
                 return
-            await self._send_now(Client.ITEM_CREATE, payload)
+            await self.send_now(Client.ITEM_CREATE, payload)
         while leg.connection is connection:
             if (event := carried.next_waiting()) is None:
                 self._served = connection
@@ -225,6 +177,7 @@ class UpstreamEdge:
 
     def cut(self) -> None:
         """The upstream has gone or goes: what it was answering ends, for every stage and the client."""
+        self._served = None
         ends, again = self.carried.cut(retry=self.retries)
         for data in ends:
             self._observe(Server.RESPONSE_DONE, data)
@@ -299,7 +252,7 @@ class UpstreamEdge:
             for response_id in self.responses.running - stopped:
                 stopped.add(response_id)
                 cancel = events.response_cancel(self._session.veil.own_id(), response_id)
-                await self._send_now(Client.RESPONSE_CANCEL, Event(cancel).payload)
+                await self.send_now(Client.RESPONSE_CANCEL, Event(cancel).payload)
             await self._quieter.park()
 
     def look_again(self) -> None:
@@ -402,7 +355,7 @@ class UpstreamEdge:
         self._created = True
         if self.turns.is_on:
             # It was gated before its detector was known: now that one is.
-            self.reconfigure()
+            self.composing.reconfigure()
         self._session.replacement.expires(events.expires_at(session))
 
     def _session_updated(self, data: Json) -> None:
