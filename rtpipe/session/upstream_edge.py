@@ -11,7 +11,6 @@ from rtpipe.api.facts import TurnStarted
 from rtpipe.protocol import events, items
 from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client, Server
-from rtpipe.protocol.permissions import permitted_defaults
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.session.carried import FOLLOWED, Carried
 from rtpipe.session.closing import GOING_AWAY
@@ -185,42 +184,6 @@ class UpstreamEdge:
         for create in again:
             self._session.send(UPSTREAM, create, 0)
 
-    async def compose_own(self, waits_for: str | None = None) -> bytes | None:
-        """An update of the host's own that brings the upstream to what is asked and configured; None when
-        it is there already. To be sent at once, before *composing* is let go.
-
-        *waits_for*: the id of an update that the client still wants to see answered; this is the answer.
-        """
-        self._stale = False
-        draft = await self.fold(self.configuration.asked)
-        outgoing = self.configuration.compose(None, draft)
-        if outgoing.session is None and waits_for is None:
-            return None
-        event_id = waits_for or self._session.veil.own_id()
-        self.configuration.sent(event_id, None if waits_for is None else {}, outgoing)
-        return Event(events.session_update(outgoing.session or {}, event_id)).payload
-
-    async def fold(self, asked: Json) -> Json:
-        """What the stages, in chain order, and the turn gate make of what the client asked."""
-        draft = Draft({"type": self.configuration.session_type, **asked})
-        if self.configuration.session_type == "realtime":
-            who = self._session.principal
-            settings = permitted_defaults(draft.config, voices=who.voices, modalities=who.modalities)
-            for path, value in settings.items():
-                draft.set(path, value)
-                draft.require(path)
-        for call in self._session.hook_calls("configure"):
-            before = draft.config
-            try:
-                await self._session.guard.call(call, self._session.view(call.stage), draft)
-            except (HookFailed, Refused) as exc:
-                draft.config = before
-                if isinstance(exc, Refused):
-                    self._session.guard.refused(call)
-                self._session.stage_failed(call)
-        self.configuration.required = frozenset(draft.required)
-        return self.turns.contribute(draft.config)
-
     async def quiet(self) -> None:
         """Wait until no response is running, asked for, or held back."""
         lane = self._session.lane(UPSTREAM)
@@ -374,39 +337,7 @@ class UpstreamEdge:
                 self._creates_of_client -= 1
                 self._quieter.unpark_all()
             return
-        refused = self.configuration.rejected(event_id, param)
-        if refused is None:
-            return
-        if refused.unmet:
-            self._session.veil.swallow(data)  # it may quote what the client is not to see
-            self._without_required(refused, param)
-            return
-        if refused.again is None:
-            if not refused.by_client:
-                self._session.veil.swallow(data)
-            self.reconfigure()
-            return
-        # The fault was the host's: the client's own wish is sent again without it.
-        self._session.veil.swallow(data)
-        update = refused.again
-
-        async def again() -> None:
-            event = Event(events.session_update(update, refused.event_id), origin=CLIENT)
-            await self._compose(update, event, event.data)
-
-        self._session.lane(UPSTREAM).do(again)
-
-    def _without_required(self, refused: Rejected, param: str | None) -> None:
-        """The upstream does not take what a stage requires: no update without it, and no session."""
-        log.error("session %s: the upstream refuses %s, which is required", self._session.id, ascii(param))
-        if refused.by_client:
-            message = "The model refuses this update together with what the gateway sets."
-            event_id = None if self._session.veil.is_lent(refused.event_id) else refused.event_id
-            self._session.client_edge.tell("update_refused", message, event_id)
-            return
-        message = "The model does not accept what the gateway sets for this session."
-        error = ("session_refused", message)
-        self._session.end(Ending(INTERNAL_ERROR, "the model refused the configuration", HOST, error))
+        self.composing.answer_refusal(data)
 
     def _turn_committed(self, item_id: str | None) -> None:
         by_voice = self.turns.committed(item_id)
