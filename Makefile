@@ -4,13 +4,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/rtpipe-*))
 
-.PHONY: crash help demo test lint types imports unit clients bench generate wheels clean
+.PHONY: crash help demo test lint types imports unit clients faults soak bench generate wheels clean
 
 help:
 	@echo "make demo      run the daemon with a simulated model and one conversation through it"
 	@echo "make test      every check there is: lint, types, layers, tests, freshness of generated files"
 	@echo "make clients   OpenAI's clients, LiveKit, Pipecat, a browser, socat and Autobahn against the daemon; installs them"
 	@echo "make crash     200 times kill -9 while the ledger is written (make test does it a few times)"
+	@echo "make faults    what hostile clients and broken networks do, done to the daemon: expected beside seen"
+	@echo "make soak      an hour of attacks, or SECONDS=60: what stays of them, and what well-behaved sessions notice"
 	@echo "make bench     CPU per relayed event, beside other relays (benchmarks/README.md)"
 	@echo "make generate  rewrite the generated parts of config/ and the documentation"
 	@echo "make wheels    build host and plugins, and install them into an empty environment"
@@ -39,6 +41,12 @@ clients: .venv/ready
 
 crash: .venv/ready
 	$(BIN)/python plugins/rtpipe-cost-governor/tests/test_crash.py 200
+
+faults: .venv/ready
+	$(BIN)/python -m tests.faults
+
+soak: .venv/ready
+	$(BIN)/python -m tests.faults.soak $(or $(SECONDS),3600)
 
 bench: .venv/ready
 	$(BIN)/python -m benchmarks $(ARGS)

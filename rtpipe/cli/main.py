@@ -18,7 +18,7 @@ from rtpipe.cli import admin
 from rtpipe.cli.output import complain
 from rtpipe.daemon.config_files import nearest
 
-_RUNNING = ("run", "check", "reload", "sessions", "tail", "record", "replay", "plugins")
+_RUNNING = ("run", "check", "reload", "drain", "sessions", "tail", "record", "replay", "plugins")
 VERBS = (*_RUNNING, "sample", "sim", "demo", "dev-cert")
 
 USAGE = "usage: rtpipe [--help | --version] VERB …\n"

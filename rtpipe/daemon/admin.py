@@ -11,7 +11,7 @@ from rtpipe.api.errors import ConfigError
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Operated
 from rtpipe.daemon import metrics
-from rtpipe.daemon.hooks import METRICS, PLUGINS, RELOAD, SESSIONS, ask_health
+from rtpipe.daemon.hooks import DRAIN, METRICS, PLUGINS, RELOAD, SESSIONS, ask_health
 from rtpipe.daemon.plugin_routes import serve_plugin_route
 from rtpipe.daemon.process import Process, Served
 from rtpipe.daemon.reload import Reloader
@@ -36,6 +36,7 @@ class Admin:
             PLUGINS: ("GET", self._plugins),
             METRICS: ("GET", self._show_metrics),
             RELOAD: ("POST", self._reload),
+            DRAIN: ("POST", self._drain),
         }
 
     async def handle(self, exchange: Exchange) -> None:
@@ -115,6 +116,13 @@ class Admin:
             raise RequestRefused(422, "not_reloaded", str(exc)) from None
         self._operated(exchange, "reload", ", ".join(report.changed) or "nothing")
         await exchange.respond(200, msgspec.to_builtins(report))
+
+    async def _drain(self, exchange: Exchange) -> None:
+        self._operated(exchange, "drain", "")
+        sessions = len(self._process.served)
+        if not self._process.stopping:
+            self._process.stop("the admin socket")
+        await exchange.respond(200, {"sessions": sessions})
 
     async def _show_metrics(self, exchange: Exchange) -> None:
         await show_metrics(exchange, self._metrics)

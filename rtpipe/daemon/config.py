@@ -290,6 +290,13 @@ class Config(Struct, frozen=True, kw_only=True):
             examples=["/var/lib/rtpipe"],
         ),
     ] = None
+    watch: Annotated[
+        bool,
+        Meta(
+            description="Look once a second whether these files, or the listeners' certificates, have "
+            "changed, and reload when they have."
+        ),
+    ] = False
     listen: Annotated[
         tuple[Listen, ...],
         Meta(min_length=1, description="Doors for clients: at least one `[[listen]]` with an `address`."),

@@ -15,7 +15,7 @@ from rtpipe.api.facts import Fact
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
 from rtpipe.chain.instances import Lineup, Services, StageSpec
-from rtpipe.daemon import metrics, service
+from rtpipe.daemon import metrics, service, watch
 from rtpipe.daemon.admin import Admin
 from rtpipe.daemon.audit import Audit
 from rtpipe.daemon.config import Config, Upstream
@@ -90,6 +90,7 @@ async def _run(
     read_again: Callable[[], Loaded] | None,
     sockets: Sockets,
 ) -> None:
+    files = watch.seen(loaded)
     guard = Guard()
     watchers = Watchers(guard, loaded.config.limits.watch_events)
     state_dir = loaded.config.state_path
@@ -128,7 +129,7 @@ async def _run(
                 # From before the plugins start: without it the signal would end the process.
                 await attending.start(_reload_on_signal, reloader)
                 await reloader.first(loaded, specs)
-                await _serve(loaded, sockets, process, reloader, ready)
+                await _serve(loaded, files, sockets, process, reloader, ready)
                 attending.cancel_scope.cancel()
         finally:
             await reloader.stop()
@@ -138,6 +139,7 @@ async def _run(
 
 async def _serve(
     loaded: Loaded,
+    files: watch.Seen,
     sockets: Sockets,
     process: Process,
     reloader: Reloader,
@@ -145,14 +147,16 @@ async def _serve(
 ) -> None:
     """Open the listeners, serve, and when told to stop drain."""
     doors, admin = await open_all(loaded, sockets)
+    process.doors = doors
     process.has_successor = any(listener.is_passed for listener in doors)
     # The admin socket answers for as long as there is anything to look after.
     async with trio.open_nursery() as looking_after, trio.open_nursery() as handlers:
         await looking_after.start(_stop_on_signal, process)
         if admin:
             answer = Admin(process, reloader).handle
-            watch = partial(serve_admin_lines, process)
-            looking_after.start_soon(partial(serve, admin, answer, lines_handler=watch))
+            taps = partial(serve_admin_lines, process)
+            looking_after.start_soon(partial(serve, admin, answer, lines_handler=taps))
+        looking_after.start_soon(watch.watch, process, reloader, files)
         accepting = trio.CancelScope()
         handlers.start_soon(_serve_doors, process, doors, handlers, accepting)
         addresses = [_address(listener) for listener in doors]

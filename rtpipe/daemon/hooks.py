@@ -9,8 +9,8 @@ from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard, HookCall
 
 REALTIME = frozenset({"/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime"})
-SESSIONS, PLUGINS, METRICS, RELOAD = "/sessions", "/plugins", "/metrics", "/reload"
-ADMIN_ROUTES = frozenset({SESSIONS, PLUGINS, METRICS, RELOAD})
+SESSIONS, PLUGINS, METRICS, RELOAD, DRAIN = "/sessions", "/plugins", "/metrics", "/reload", "/drain"
+ADMIN_ROUTES = frozenset({SESSIONS, PLUGINS, METRICS, RELOAD, DRAIN})
 HEALTH, READINESS = "/healthz", "/readyz"
 ROUTE_LIMIT_S = 10.0
 _OURS = REALTIME | {HEALTH, READINESS}

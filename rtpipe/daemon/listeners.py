@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rtpipe.api.errors import ConfigError
@@ -111,6 +111,34 @@ def check_files(loaded: Loaded, *, upstreams: bool = True) -> None:
             upstream_tls(upstream)
         except (OSError, ValueError) as exc:
             raise loaded.sources.error(("upstream", i, "ca"), _why(exc)) from None
+
+
+def check_certificates(loaded: Loaded, doors: Sequence[Listener]) -> None:
+    """See that what the running *doors* show can still be used. Raises ``ConfigError`` for the first."""
+    for listener, i, door in _with_tls(loaded, doors):
+        assert listener.tls is not None
+        _server_tls(loaded, i, door)
+
+
+def renew_certificates(loaded: Loaded, doors: Sequence[Listener]) -> None:
+    """Show from the next handshake on what stands in the files now. Living connections keep theirs.
+
+    *loaded* is what the doors were opened with.
+    """
+    for listener, i, door in _with_tls(loaded, doors):
+        assert listener.tls is not None
+        assert door.tls is not None
+        try:
+            listener.tls.load_cert_chain(door.tls.certificate, door.tls.key)
+        except (OSError, ValueError) as exc:  # checked a moment ago: replaced in between
+            raise loaded.sources.error(("listen", i, "tls"), _why(exc)) from None
+
+
+def _with_tls(loaded: Loaded, doors: Sequence[Listener]) -> Iterator[tuple[Listener, int, Listen]]:
+    for listener in doors:
+        for i, door in enumerate(loaded.config.listen):
+            if listener.tls is not None and door.name == listener.name:
+                yield listener, i, door
 
 
 def _server_tls(loaded: Loaded, i: int, door: Listen) -> ssl.SSLContext | None:

@@ -1,7 +1,7 @@
 """What the parts of the daemon share: the generation in force, the guard, and the sessions in service."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +33,7 @@ from rtpipe.session.session import Session
 from rtpipe.session.watch import Watchers
 from rtpipe.transport.crowd import Crowd
 from rtpipe.transport.frames import Reassembly
+from rtpipe.transport.listening import Listener
 
 log = logging.getLogger("rtpipe.daemon")
 
@@ -60,6 +61,8 @@ class Process:
     guests: dict[trio.CancelScope, Principal] = field(default_factory=dict)
     stopping: bool = False
     """No session begins any more, and the daemon says that it is not ready."""
+    doors: Sequence[Listener] = ()
+    """The listeners as they were opened."""
     has_successor: bool = False
     """Somebody else will serve the same sockets. Then nobody comes once we stop but who was accepted before,
     and is let in: a refusal would be all that the caller sees of an upgrade."""

@@ -14,6 +14,7 @@ from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.hooks import collect_routes
+from rtpipe.daemon.listeners import check_certificates, renew_certificates
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.stages import specs_of
 
@@ -102,10 +103,13 @@ class Reloader:
         # Files and imports take their time, which the sessions must not wait for.
         loaded, specs = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True)
         self._check_running_doors(loaded, specs)
+        started_with, doors = self._started_with, process.doors
+        await trio.to_thread.run_sync(check_certificates, started_with, doors, abandon_on_cancel=True)
         different = changes.changed(before.loaded.sources.data, loaded.sources.data)
         new: list[str] = []
         if different:
             new = await self._put_in_service(loaded, changes.in_force(loaded.config, before.config), specs)
+        renew_certificates(started_with, doors)
         if loaded.config.log != before.config.log:
             logs.set_up(loaded.config.log)
         since_start = changes.changed(self._started_with.sources.data, loaded.sources.data)

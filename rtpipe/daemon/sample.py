@@ -29,7 +29,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "[alerts]": Alerts,
     "[admin]": Admin,
 }
-_PLAIN = ("chain", "state_dir")  # what Config has besides tables
+_PLAIN = ("chain", "state_dir", "watch")  # what Config has besides tables
 
 
 class Option(NamedTuple):

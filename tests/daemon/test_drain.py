@@ -4,7 +4,9 @@ import base64
 import signal
 
 import pytest
+import trio
 
+from rtpipe.cli.main import main
 from tests.daemon.kit import client, in_process, meeting, refused, running, scripted, started
 from tests.daemon.wire import get
 
@@ -100,3 +102,17 @@ async def test_who_is_let_in_although_it_stops(text):
         async with client(gateway.address):
             await model.next()
             assert [session.id for session in ended] == list(gateway.process.sessions)
+
+
+async def test_the_admin_socket_drains_too(file, tmp_path, capsys):
+    place = tmp_path / "admin.sock"
+    async with (
+        scripted() as model,
+        running(file(model.url, more=f'[admin]\nsocket = "{place}"')) as gateway,
+        meeting(gateway, model) as (app, _),
+    ):
+        gateway.told_to_stop = True
+        assert await trio.to_thread.run_sync(main, ["drain", "--socket", str(place)]) == 0
+        assert capsys.readouterr().out == "draining: 1 sessions in service\n"
+        assert (await app.ended())[1].code == 1012
+        assert await gateway.exited() == 0
