@@ -176,7 +176,11 @@ class Alerted(Fact, frozen=True):
 
 
 class LegChanged(Fact, frozen=True):
-    """*leg* is client or upstream; *change* is attached, detached or replaced."""
+    """*leg* is client or upstream; *change* is attached or detached; lost, then replaced (an upstream); parked,
+    then resumed (a client).
+
+    *cause* is why it was lost, detached or parked, and of replaced and resumed what was not carried over.
+    """
 
     leg: str
     change: str

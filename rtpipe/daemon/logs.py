@@ -108,7 +108,11 @@ def _line(fact: Fact) -> tuple[Any, ...]:
             return (logging.WARNING, "alert %s by %s: %s", fact.name, fact.stage, fact.message)
         case facts.Operated():
             return (logging.INFO, "%s by %s: %s", fact.action, fact.by, fact.what)
-        case facts.LegChanged(change="replaced"):
-            return (logging.INFO, "session %s: %s leg replaced: %s", fact.session, fact.leg, fact.cause)
+        case facts.LegChanged(change="replaced" | "resumed"):
+            text = "session %s: %s leg %s; not carried over: %s"
+            return (logging.INFO, text, fact.session, fact.leg, fact.change, fact.cause or "nothing")
+        case facts.LegChanged(change="lost" | "parked"):
+            text = "session %s: %s leg %s: %s"
+            return (logging.INFO, text, fact.session, fact.leg, fact.change, fact.cause)
         case _:
             return (logging.DEBUG, "%s", fact)

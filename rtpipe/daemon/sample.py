@@ -11,6 +11,7 @@ import msgspec
 from rtpipe.chain.discovery import AnyPlugin, sample_of
 from rtpipe.daemon.config import Admin, Config, Limits, Listen, StageTable, Upstream
 from rtpipe.daemon.config_observe import Alerts, Audit, Log, Redaction, Signs
+from rtpipe.daemon.config_session import SessionTable
 
 _WIDTH = 100
 _HEAD = """\
@@ -22,6 +23,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "[[listen]]": Listen,
     "[[upstream]]": Upstream,
     "[limits]": Limits,
+    "[session]": SessionTable,
     "[log]": Log,
     "[audit]": Audit,
     "[redaction]": Redaction,

@@ -10,6 +10,7 @@ import pytest
 from rtpipe.chain.discovery import installed, load_plugin
 from rtpipe.daemon.config import Admin, Config, Limits, Listen, Log, StageTable, Upstream
 from rtpipe.daemon.config_load import load
+from rtpipe.daemon.config_session import SessionTable
 from rtpipe.daemon.sample import options, sample
 from rtpipe.daemon.schema import schema, schema_text
 from tests.refresh import generated
@@ -24,7 +25,7 @@ def test_checked_in_files_are_fresh(name):
     assert (CONFIG / name).read_text("utf-8") == wanted, "run: make generate"
 
 
-@pytest.mark.parametrize("struct", [Config, Listen, Upstream, Limits, Log, Admin, StageTable])
+@pytest.mark.parametrize("struct", [Config, Listen, Upstream, Limits, Log, Admin, StageTable, SessionTable])
 def test_every_option_is_described_and_in_the_sample(struct):
     text = sample({})
     for option in options(struct):
