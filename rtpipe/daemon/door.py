@@ -34,7 +34,7 @@ async def serve_session(process: Process, exchange: Exchange) -> None:
     """Serve one client of the Realtime protocol until its session ends."""
     try:
         _check_query(exchange.request)
-        _check_origin(process.listener(exchange.request.peer.listener), exchange.request)
+        check_origin(process.listener(exchange.request.peer.listener), exchange.request)
         await serve(process, _knock(exchange))
     except Refused as refused:
         address = exchange.request.peer.address
@@ -88,7 +88,8 @@ def _check_query(request: Request) -> None:
         raise Refused(404, "call_id_not_found", message)
 
 
-def _check_origin(listener: Listen, request: Request) -> None:
+def check_origin(listener: Listen, request: Request) -> None:
+    """See that no page sent *request* which may not. Raises ``Refused``."""
     # A browser sends one; of two, each might be what somebody else judges by.
     if "*" not in listener.origins and not set(request.headers.all("origin")) <= set(listener.origins):
         message = "Pages of this origin may not connect; the operator lists allowed origins for the listener."

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 from rtpipe.api.errors import HookFailed, Refused
+from rtpipe.api.event import HOST
+from rtpipe.api.facts import Refused as RefusedFact
 from rtpipe.api.principal import ADMIN
 from rtpipe.api.request import ConnectRequest, Response, Route
 from rtpipe.chain.guard import HookCall
-from rtpipe.daemon.door import connect_request
+from rtpipe.daemon.door import check_origin, connect_request
 from rtpipe.daemon.establish import authenticate
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.process import Process
@@ -30,6 +32,7 @@ async def serve_plugin_route(
     request = connect_request(exchange.request)
     try:
         if not on_admin_socket:
+            check_origin(process.listener(request.listener), exchange.request)
             await _admit(process, generation, route, request)
         body = await exchange.read_body(BODY_BYTES)
         answer: Response = await process.guard.call(call, request, body)
@@ -37,6 +40,10 @@ async def serve_plugin_route(
             raise process.guard.nonsense(call, answer)
         await _pass_on(process, exchange, call, answer)
     except Refused as refused:
+        fact = RefusedFact(
+            stage=HOST, code=refused.code, message=refused.message, address=exchange.request.peer.address
+        )
+        process.record(fact)
         error = http_error(refused.status, refused.message, refused.code)
         await exchange.respond(refused.status, error, refused.headers)
     except HookFailed:

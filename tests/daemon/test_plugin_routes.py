@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from rtpipe.api.facts import Refused
 from rtpipe.cli.main import main
 from tests.daemon.kit import KEY, bearer, in_process
 from tests.daemon.lines import ask as ask_admin
@@ -103,6 +104,27 @@ async def test_routes_of_a_plugin(text, plugin):
         answer = await get(gateway.address, "/admins", sized, "POST")
         assert (answer.status, answer.error["code"]) == (403, "role_not_allowed")
         assert (await get(gateway.address, "/v1/realtime/client_secrets", sized, "POST")).status == 200
+
+
+async def test_pages_that_may_not_connect_have_no_routes_either_and_refusals_are_facts(text, plugin):
+    plugin(ROUTES, "pages")
+    seen = []
+    listen = 'origins = ["https://app.example"]'
+    async with in_process(text(chain=["auth", "pages"], listen=listen)) as gateway:
+        gateway.process.observer = seen.append
+        for path, method in (("/mine", "GET"), ("/mine", "POST"), ("/admins", "POST")):
+            foreign = [*bearer(), ("Origin", "https://evil.example"), ("Content-Length", "0")]
+            answer = await get(gateway.address, path, foreign, method)
+            assert (answer.status, answer.error["code"]) == (403, "origin_not_allowed")
+        ours = [*bearer(), ("Origin", "https://app.example"), ("Content-Length", "0")]
+        assert (await get(gateway.address, "/mine", ours, "POST")).status == 201
+        assert (await get(gateway.address, "/mine", method="POST")).status == 401
+    refused = [fact for fact in seen if isinstance(fact, Refused)]
+    assert [(fact.stage, fact.code) for fact in refused] == [
+        *[("host", "origin_not_allowed")] * 3,
+        ("host", "missing_api_key"),
+    ]
+    assert {fact.address for fact in refused} == {"127.0.0.1"}
 
 
 @pytest.mark.parametrize("how", ["raise", "exit", "nonsense", "status", "header", "letter", "body"])
