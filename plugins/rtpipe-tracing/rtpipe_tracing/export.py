@@ -140,7 +140,6 @@ class MetricsSender:
         for values, value in metric.values.items():
             labels = dict(zip(metric.labels, values, strict=True))
             if isinstance(value, Distribution):
-                # Least and largest are not known; no distribution of ours holds what is negative.
                 distributions.append(
                     otlp.HistogramDataPoint(
                         attributes=labels,
@@ -150,8 +149,9 @@ class MetricsSender:
                         sum=value.sum,
                         bucket_counts=value.counts,
                         explicit_bounds=value.bounds,
-                        min=0.0,
-                        max=value.sum,
+                        # Not known. The SDK's type has no word for that, OTLP and its encoder have.
+                        min=None,  # type: ignore[arg-type]
+                        max=None,  # type: ignore[arg-type]
                     )
                 )
             else:

@@ -1,5 +1,6 @@
 """The plugin: facts and a few whole events in, traces and metrics out. It decides nothing."""
 
+from collections import deque
 from typing import Any
 
 import trio
@@ -14,6 +15,8 @@ from rtpipe_tracing.export import SCOPE, MetricsSender, Reachable, quieten_sdk, 
 from rtpipe_tracing.spans import Trace
 
 _FLUSH_LIMIT_S = 4.0
+_LAST_FACT_S = 10.0
+"""How long after its session has closed a trace waits for the fact that says so."""
 
 
 class Tracing(Plugin[Config, Trace]):
@@ -25,6 +28,9 @@ class Tracing(Plugin[Config, Trace]):
         super().__init__(config, host)
         self._reachable = Reachable(config.endpoint)
         self._provider: TracerProvider | None = None
+        self._closed: deque[tuple[float, Trace]] = deque()
+        """The traces of sessions that have closed, with when they did."""
+        self._incomplete = 0
 
     def startup(self) -> None:
         quieten_sdk()
@@ -35,6 +41,7 @@ class Tracing(Plugin[Config, Trace]):
 
     async def shutdown(self) -> None:
         """Let the collector have what waits, for as long as there is."""
+        self._end_traces(trio.current_time())
         if self._provider is not None:
             with trio.move_on_after(_FLUSH_LIMIT_S):
                 await trio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
@@ -52,6 +59,18 @@ class Tracing(Plugin[Config, Trace]):
         if self._provider is not None:
             tracer = self._provider.get_tracer(SCOPE)
             session.state.begin(tracer, session.id, session.principal.id, session.model, session.traceparent)
+
+    def session_close(self, session: Session[Trace]) -> None:
+        """Facts may be missed, and the last one too: without it the trace ends a little later."""
+        now_s = trio.current_time()
+        self._end_traces(now_s - _LAST_FACT_S)
+        self._closed.append((now_s, session.state))
+
+    def _end_traces(self, until_s: float) -> None:
+        """End the traces of the sessions that closed before then, where that has not happened."""
+        while self._closed and self._closed[0][0] <= until_s:
+            _, trace = self._closed.popleft()
+            self._incomplete += trace.give_up()
 
     def upstream_dial(self, session: Session[Trace], request: DialRequest) -> None:
         session.state.dialled(request)
@@ -79,7 +98,8 @@ class Tracing(Plugin[Config, Trace]):
     def health(self) -> Health:
         """A collector that is not there is no reason to turn callers away."""
         what = "takes what it is sent" if self._reachable.ok else "does not answer; spans are dropped"
-        return Health(True, f"the collector at {self.config.endpoint} {what}")
+        missed = f"; of {self._incomplete} sessions the end was missed" if self._incomplete else ""
+        return Health(True, f"the collector at {self.config.endpoint} {what}{missed}")
 
 
 def _text(data: dict[str, Any]) -> str:

@@ -102,6 +102,16 @@ class Trace:
             case facts.SessionClosed():
                 self._end(fact)
 
+    def give_up(self) -> bool:
+        """End what has not ended: nobody will say how the session did. Returns whether there was anything."""
+        if self._span is None:
+            return False
+        self._settle(time.time_ns())
+        self._span.set_attribute(names.INCOMPLETE, True)
+        self._span.end()
+        self._span = None
+        return True
+
     def _response(self, tracer: Tracer, fact: facts.ResponseEnded, now_ns: int, content: bool) -> None:
         audio = fact.first_audio_s is not None
         attributes: dict[str, str | int | float | list[str]] = {

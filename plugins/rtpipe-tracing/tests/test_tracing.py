@@ -17,6 +17,7 @@ from rtpipe.testing import ChainHarness
 from rtpipe_tracing import Tracing
 from rtpipe_tracing.config import Config
 from rtpipe_tracing.export import MetricsSender, Reachable
+from rtpipe_tracing.spans import Trace
 
 PARENT = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
@@ -216,6 +217,32 @@ async def test_content_is_sent_only_when_wanted():
     assert message[0]["parts"] == [{"type": "text", "content": "It is cold."}]
 
 
+async def test_a_trace_whose_end_was_missed_ends_all_the_same(monkeypatch, autojump_clock):
+    """More facts than the queue of watchers takes, and the last one of a session is not told."""
+    of_trace = Trace.fact
+
+    def forgetful(trace, fact, content):
+        if not isinstance(fact, facts.SessionClosed):
+            of_trace(trace, fact, content)
+
+    monkeypatch.setattr(Trace, "fact", forgetful)
+    with collecting() as (collector, url):
+        tracing = {"tracing": (Tracing, {"endpoint": url, "metrics": False})}
+        async with ChainHarness(tracing) as chain:
+            await conversation(chain)
+            plugin = chain.plugin("tracing")
+            await chain.session.close()
+            # Another session's end, much later, finds it.
+            assert plugin.health().sentence.endswith("takes what it is sent")
+            await trio.sleep(11)
+            plugin.session_close(chain.session.view("tracing"))
+            assert plugin.health().sentence.endswith("; of 1 sessions the end was missed")
+        assert plugin.health().sentence.endswith("; of 1 sessions the end was missed")
+    (session,) = [span for span in collector.spans if span.name.startswith("session ")]
+    assert attributes(session)["rtpipe.incomplete"] is True
+    assert len([span for span in collector.spans if span.name.startswith("chat ")]) == 4
+
+
 async def test_a_session_without_a_trace_of_the_client_begins_one():
     with collecting() as (collector, url):
         async with ChainHarness({"tracing": (Tracing, {"endpoint": url, "metrics": False})}):
@@ -272,6 +299,8 @@ def test_metrics():
     assert told["rtpipe_tokens"].sum.is_monotonic
     (wait,) = told["rtpipe_wait"].histogram.data_points
     assert (list(wait.bucket_counts), list(wait.explicit_bounds), wait.count) == ([2, 1, 0], [0.1, 1.0], 3)
+    assert not wait.HasField("min")
+    assert not wait.HasField("max")
 
 
 async def test_the_stage_wants_no_delta():
