@@ -82,7 +82,8 @@ class ToolCalled(Fact, frozen=True):
     equal call's result), ``cached``, ``page`` (more of a result), ``invalid`` (arguments), ``unconfirmed``,
     ``breaker`` (not tried), ``busy`` (too many at once), ``invented`` (no such function; *name* is empty
     then), ``left`` (it runs on without its session). After a timeout there is a second one: ``late-offered``
-    or ``late-dropped``. *arguments* is masked JSON, empty unless the operator wants it.
+    or ``late-dropped``. *arguments* is masked JSON, empty unless the operator wants it. *digest* is the host's:
+    the same for calls of a session with the same name and arguments, of which it tells nothing.
     """
 
     name: str
@@ -91,6 +92,7 @@ class ToolCalled(Fact, frozen=True):
     duration_s: float
     status: str
     arguments: str = ""
+    digest: str = ""
 
 
 class BreakerChanged(Fact, frozen=True):

@@ -99,7 +99,7 @@ class Signs(_Struct, frozen=True, kw_only=True):
         float, Meta(ge=10, le=86_400, description="What is looked at together: this much time.")
     ] = 600.0
     repeated_calls: Annotated[
-        int, Meta(ge=2, le=10_000, description="Calls of one tool in one session within the window.")
+        int, Meta(ge=2, le=10_000, description="Equal calls of a tool in one session within the window.")
     ] = 20
     cost_factor: Annotated[
         float,

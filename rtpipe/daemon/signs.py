@@ -101,10 +101,10 @@ class Signs:
         self._window.add(now, "calls")
         if fact.status in _FAILED:
             self._window.add(now, "failed calls")
-        same = f"calls of {fact.name!a} in {fact.session}"
+        same = f"calls of {fact.name!a} with {fact.digest} in {fact.session}"
         self._window.add(now, same)
         if (count := self._window.sum(same)) >= self._config.repeated_calls:
-            what = f"{count:.0f} calls of the tool {fact.name} in one session"
+            what = f"{count:.0f} equal calls of the tool {fact.name} in one session"
             self._alert("repeated_calls", what, tool=fact.name, session=fact.session)
         self._share(
             "tool_errors", "failed calls", "calls", self._config.tool_error_rate, "of tool calls failed"

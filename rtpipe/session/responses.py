@@ -1,7 +1,9 @@
 """The responses that run and the calls they made, and what there is to say of them when they end."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import msgspec
 
@@ -36,7 +38,8 @@ class Responses:
         self.silent: set[str] = set()
         """Responses whose first audio has not come: while there are any, deltas are shown to ``audio``."""
         self._turn_ended_s: float | None = None
-        self._calls: dict[str, tuple[str, float]] = {}
+        self._calls: dict[str, tuple[str, float, str]] = {}
+        self._digest_key = secrets.token_bytes(16)
 
     def __bool__(self) -> bool:
         return bool(self._running)
@@ -124,17 +127,29 @@ class Responses:
         if call_id is not None:
             if len(self._calls) >= _CALLS:
                 del self._calls[next(iter(self._calls))]
-            self._calls[call_id] = (str(item.get("name") or ""), self._now())
+            name = str(item.get("name") or "")
+            self._calls[call_id] = (name, self._now(), self._digest(name, str(item.get("arguments") or "")))
 
-    def answered(self, call_id: str) -> None:
-        """Somebody has said what became of a call."""
-        self._calls.pop(call_id, None)
+    def answered(self, call_id: str) -> str:
+        """Somebody has said what became of a call. Returns what stands for it and calls equal to it; "" for
+        one that is not remembered."""
+        _, _, digest = self._calls.pop(call_id, ("", 0.0, ""))
+        return digest
 
     def output(self, data: Json) -> ToolCalled | None:
         """A client's item goes out: perhaps the output of a call, which is what became of it then."""
         call_id = events.call_id_of(data)
         if call_id is None or call_id not in self._calls:
             return None
-        name, began_s = self._calls.pop(call_id)
+        name, began_s, _ = self._calls[call_id]  # until it is recorded
         seconds = self._now() - began_s
         return ToolCalled(name=name, call_id=call_id, stage=CLIENT, duration_s=seconds, status="ok")
+
+    def _digest(self, name: str, arguments: str) -> str:
+        # The order of keys and what stands between them make no other call. Keyed, so that nobody finds out
+        # what was said by trying: it goes into logs.
+        try:
+            arguments = msgspec.json.encode(decode(arguments.encode()), order="sorted").decode()
+        except Unreadable:
+            pass
+        return blake2b(f"{name}\n{arguments}".encode(), digest_size=8, key=self._digest_key).hexdigest()

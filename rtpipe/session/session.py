@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Protocol
 
+import msgspec
 import trio
 
 from rtpipe.api.errors import HookFailed, Refused
@@ -342,7 +343,8 @@ class Session:
         fact = self._redact(with_session(fact, self.id))
         self.sums.add(fact)
         if isinstance(fact, ToolCalled):
-            self.upstream_edge.responses.answered(fact.call_id)
+            digest = self.upstream_edge.responses.answered(fact.call_id)
+            fact = msgspec.structs.replace(fact, digest=digest)
         try:
             self._observer(fact)
         except Exception:

@@ -30,10 +30,11 @@ class Scene:
             )
         )
 
-    def called(self, session="s", status="ok", name="f"):
-        self.signs.fact(
-            facts.ToolCalled(session=session, name=name, call_id="c", stage="t", duration_s=1, status=status)
+    def called(self, session="s", status="ok", name="f", digest="d"):
+        call = facts.ToolCalled(
+            session=session, name=name, call_id="c", stage="t", duration_s=1, status=status, digest=digest
         )
+        self.signs.fact(call)
 
     def spent(self, usd):
         self.signs.fact(facts.Spent(principal="p", model="m", micro_usd=int(usd * 1e6), usage={}))
@@ -72,9 +73,10 @@ def test_ten_percent_is_not_more_than_ten_percent():
 
 def test_repeated_calls():
     scene = Scene(repeated_calls=3)
-    for _ in range(2):
+    for i in range(2):
         scene.called()
         scene.called(session="other")
+        scene.called(digest=f"other {i}")  # a tool that is used much is no sign
     assert scene.names == []
     scene.called()
     assert scene.names == ["repeated_calls"]

@@ -97,6 +97,33 @@ async def test_a_call_that_the_client_answers(autojump_clock):
         assert not chain.session.upstream_edge.responses.await_outputs
 
 
+async def test_equal_calls_have_one_digest_that_says_nothing_of_them():
+    async def digests(*calls):
+        async with ChainHarness({}) as chain:
+            for i, (name, arguments) in enumerate(calls):
+                call = {"type": "function_call", "name": name, "call_id": f"c{i}", "arguments": arguments}
+                await chain.upstream.send({"type": "response.output_item.done", "item": call})
+                output = {"type": "function_call_output", "call_id": f"c{i}", "output": "{}"}
+                await chain.client.send({"type": "conversation.item.create", "item": output})
+            return [fact.digest for fact in chain.facts if isinstance(fact, facts.ToolCalled)]
+
+    card = '{"card": "4111111111111111", "n": 1}'
+    first, again, other_order, other, other_name, broken, broken_again = await digests(
+        ("f", card),
+        ("f", card),
+        ("f", '{"n":1,"card":"4111111111111111"}'),
+        ("f", "{}"),
+        ("g", card),
+        ("f", "{"),
+        ("f", "{"),
+    )
+    assert first == again == other_order
+    assert broken == broken_again
+    assert len({first, other, other_name, broken}) == 4
+    # Nor can it be found by trying: elsewhere the same call has another.
+    assert first not in await digests(("f", card))
+
+
 async def test_what_a_session_comes_to():
     async with ChainHarness({}) as chain:
         await chain.upstream.send({"type": "input_audio_buffer.committed", "item_id": "i"})
