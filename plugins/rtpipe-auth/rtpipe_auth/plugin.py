@@ -237,7 +237,7 @@ class Auth(Plugin[Config, State]):
         policy = session.state.policy
         if policy is None or event.origin != "client" or update is None:
             return None
-        found, rest = policy.of_update(update)
+        found, rest = policy.of_update(update, transcription=bool(session.state.transcription))
         return _judged(policy, event, found, update, rest, "session")
 
     @on_client(Client.RESPONSE_CREATE)
@@ -280,7 +280,16 @@ class Auth(Plugin[Config, State]):
         seen = policy.as_seen(response)
         return None if seen is response else event.replace({**data, "response": seen})
 
-    @on_server(Server.ITEM_ADDED, Server.ITEM_CREATED)
+    @on_server(Server.ERROR)
+    def judge_error(self, session: Session[State], event: Event) -> Verdict:
+        """An error that quotes what the client is not to see says only which event it is about."""
+        policy, data = session.state.policy, event.data
+        if policy is None:
+            return None
+        seen = policy.error_as_seen(data)
+        return None if seen is data else event.replace(seen)
+
+    @on_server(Server.OUTPUT_ITEM_ADDED, Server.ITEM_ADDED, Server.ITEM_CREATED)
     def hide_tool_lists(self, session: Session[State], event: Event) -> Verdict:
         """What an MCP server offers is part of the tools that the client is not to see."""
         policy = session.state.policy

@@ -1,5 +1,6 @@
 """What an operator makes of sessions: settings that are a default, set, or locked."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ _CONTAINERS: Final = ("audio.input", "audio.output", "audio")
 _SPEAKERS: Final = ("user", "assistant")
 """Whose messages are no instructions."""
 _TOOL_LISTS: Final = "mcp_list_tools"
+WITHHELD: Final = "The model's server refused this, in words that are for the operator of this gateway."
 
 
 class Place(NamedTuple):
@@ -126,7 +128,10 @@ class Applied:
         self.default, self.set = policy.default.written(), policy.set.written()
         self.locked = policy.lock.written()
         self._fixed = {**self.set, **self.locked}
-        self.hidden = tuple(name for name in HIDDEN if name in {**self.default, **self._fixed})
+        said = {**self.default, **self._fixed}
+        self.hidden = tuple(name for name in HIDDEN if name in said)
+        words = "|".join(re.escape(word) for word in _words(said))
+        self._quoted = re.compile(rf"(?<!\w)(?:{words})(?!\w)") if words else None
 
     def configure(self, draft: Draft, *, transcription: bool) -> None:
         """Make the draft what the policy says."""
@@ -145,9 +150,16 @@ class Applied:
         if self.locked:
             draft.remove("prompt")
 
-    def of_update(self, update: Json) -> tuple[list[str], Json]:
-        """What in a client's `session.update` is locked, and the update without that and what is set."""
+    def of_update(self, update: Json, *, transcription: bool) -> tuple[list[str], Json]:
+        """What in a client's `session.update` is locked, and the update without that and what is set.
+
+        A session does not become one of the other type: that has other settings than those locked here.
+        """
         found, rest = self._without_locked(update)
+        own = "transcription" if transcription else "realtime"
+        if self.locked and rest.get("type", own) != own:
+            found.append("type")
+            rest = {**rest, "type": own}
         for path in _paths(self.set):
             rest = sc.without(rest, path)
         for path in _CONTAINERS if self._fixed else ():
@@ -167,6 +179,9 @@ class Applied:
             if len(kept) != len(entries):
                 found.append("input")
                 rest = {**rest, "input": kept}
+        elif self.locked and entries is not None:  # some server may take it for one message
+            found.append("input")
+            rest = sc.without(rest, "input")
         return found, _without_empty(rest)
 
     def is_locked_item(self, item: Any) -> bool:
@@ -183,8 +198,19 @@ class Applied:
 
     def as_seen(self, response: Json) -> Json:
         """A response as the client may see it: the same object where there is nothing to hide."""
+        details = response.get("status_details")
+        if isinstance(details, dict) and (seen := self.error_as_seen(details)) is not details:
+            response = {**response, "status_details": seen}
         hidden = {name for name in self.hidden if response.get(name) is not None}
         return {key: value for key, value in response.items() if key not in hidden} if hidden else response
+
+    def error_as_seen(self, holder: Json) -> Json:
+        """What has an `error`, as the client may see it: its message may quote what is hidden."""
+        error = holder.get("error")
+        if self._quoted is None or not isinstance(error, dict) or not self._quoted.search(str(error)):
+            return holder
+        told = {key: error[key] for key in ("type", "code", "event_id") if key in error}
+        return {**holder, "error": {**told, "message": WITHHELD, "param": None}}
 
     def _without_locked(self, settings: Json) -> tuple[list[str], Json]:
         found = []
@@ -193,6 +219,15 @@ class Applied:
                 found.append(path)
                 settings = sc.without(settings, path)
         return found, settings
+
+
+def _words(settings: Json) -> Iterator[str]:
+    """By which a text is known that quotes instructions (a line of them is enough) or tools."""
+    for line in str(settings.get("instructions", "")).splitlines():
+        if line.strip():
+            yield line.strip()
+    for tool in settings.get("tools", ()):
+        yield from (str(tool[key]) for key in ("name", "description", "server_url") if tool.get(key))
 
 
 def _without_empty(settings: Json) -> Json:
