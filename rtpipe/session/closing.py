@@ -9,7 +9,7 @@ NORMAL = 1000
 GOING_AWAY = 1001
 INTERNAL_ERROR = 1011
 NO_STATUS = 1005
-_PASSING = frozenset({GOING_AWAY, INTERNAL_ERROR, 1012, 1013, 1014})
+_PASSING = frozenset({GOING_AWAY, NO_STATUS, INTERNAL_ERROR, 1012, 1013, 1014})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ def upstream_ended(closing: Closing) -> Ending:
 
 def may_be_replaced(closing: Closing) -> bool:
     """Whether another upstream may take over from one that ended so: it broke, was going away or out of
-    order; not where it wanted this session to end."""
-    return not _said_by_peer(closing) or closing.code in _PASSING
+    order; not where it wanted this session to end, or we did because it broke the protocol."""
+    return not closing.clean or (not closing.ours and closing.code in _PASSING)
 
 
 def may_come_back(closing: Closing) -> bool:
