@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/rtpipe-*))
 
-.PHONY: crash help demo test lint types imports unit clients faults soak bench generate wheels clean
+.PHONY: crash help demo test lint types imports unit clients faults soak mutations bench generate wheels clean
 
 help:
 	@echo "make demo      run the daemon with a simulated model and one conversation through it"
@@ -13,6 +13,7 @@ help:
 	@echo "make crash     200 times kill -9 while the ledger is written (make test does it a few times)"
 	@echo "make faults    what hostile clients and broken networks do, done to the daemon: expected beside seen"
 	@echo "make soak      an hour of attacks, or SECONDS=60: what stays of them, and what well-behaved sessions notice"
+	@echo "make mutations 10,000 spoilt configurations: each loads, or one line says where and what"
 	@echo "make bench     CPU per relayed event, beside other relays (benchmarks/README.md)"
 	@echo "make generate  rewrite the generated parts of config/ and the documentation"
 	@echo "make wheels    build host and plugins, and install them into an empty environment"
@@ -44,6 +45,9 @@ crash: .venv/ready
 
 faults: .venv/ready
 	$(BIN)/python -m tests.faults
+
+mutations: .venv/ready
+	MUTATIONS=5000 $(BIN)/python -m pytest tests/config/test_mutations.py
 
 soak: .venv/ready
 	$(BIN)/python -m tests.faults.soak $(or $(SECONDS),3600)

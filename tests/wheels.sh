@@ -8,12 +8,26 @@ python=$repository/.venv/bin/python
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-for folder in . plugins/rtpipe-*; do
-    (cd "$folder" && "$python" -m hatchling build --target sdist --directory "$work/sdist" >"$work/log" 2>&1) ||
-        { cat "$work/log"; exit 1; }
-done
-"$python" -m pip --quiet wheel --no-deps --no-build-isolation --wheel-dir "$work/wheels" "$work"/sdist/*.tar.gz
-ls "$work/wheels"
+# Everything is built twice, the second time from sources with other times, and has to come out the same.
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
+export SOURCE_DATE_EPOCH
+build() {
+    local into=$1
+    for folder in . plugins/rtpipe-*; do
+        (cd "$folder" && "$python" -m hatchling build --target sdist --directory "$into/sdist" >"$work/log" 2>&1) ||
+            { cat "$work/log"; exit 1; }
+    done
+    "$python" -m pip --quiet wheel --no-deps --no-build-isolation --no-cache-dir --wheel-dir "$into/wheels" \
+        "$into"/sdist/*.tar.gz
+    (cd "$into" && sha256sum sdist/* wheels/*) >"$into.sums"
+}
+build "$work/first"
+mkdir "$work/copy"
+git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$work/copy" 2>/dev/null || true
+(cd "$work/copy" && find rtpipe plugins -name '*.py' -exec touch {} + && build "$work/second")
+diff "$work/first.sums" "$work/second.sums" || { echo "two builds differ"; exit 1; }
+mv "$work/first/wheels" "$work/wheels"
+cat "$work/first.sums"
 
 "$python" -m venv "$work/empty"
 pip="$work/empty/bin/python -m pip --quiet --disable-pip-version-check"

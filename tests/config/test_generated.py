@@ -45,7 +45,8 @@ def test_the_sample_loads_and_shows_defaults(config, with_options):
         text = re.sub(r"(?m)^# ((?!token)[a-z_]+ = .*)$", r"\1", text)
     loaded = load(config(text))
     assert not loaded.warnings
-    assert loaded.config.limits == Limits()
+    # The only limit that has an example instead of a default.
+    assert msgspec.structs.replace(loaded.config.limits, max_memory_bytes=None) == Limits()
     assert loaded.config.log == Log()
 
 

@@ -26,7 +26,7 @@ def test_defaults(config):
     assert loaded.stages == loaded.disabled == loaded.warnings == ()
     assert loaded.config.limits.max_message_bytes == 16 * 1024 * 1024
     listener = loaded.config.listen[0]
-    assert (listener.name, listener.host, listener.port) == ("127.0.0.1:8787", "127.0.0.1", 8787)
+    assert (listener.name, listener.place) == ("127.0.0.1:8787", ("127.0.0.1", 8787))
 
 
 def test_byte_order_mark_and_windows_lines(config):

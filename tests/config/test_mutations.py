@@ -1,5 +1,6 @@
 """However the sample is spoilt: it loads, or one printable line says where."""
 
+import os
 import re
 from pathlib import Path
 
@@ -68,7 +69,11 @@ changes = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = int(os.environ.get("MUTATIONS", "500"))
+"""How many configurations of each kind; `make mutations` tries 10,000 in all."""
+
+
+@settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes)
 def test_a_spoilt_sample_is_one_line_or_fine(tmp_path, edits):
     text = SAMPLE
@@ -80,7 +85,7 @@ def test_a_spoilt_sample_is_one_line_or_fine(tmp_path, edits):
 LINES = SAMPLE.splitlines(keepends=True)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.integers(0, len(LINES) - 1),
     st.sampled_from(["drop", "double", "rename", "value"]),
