@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rtpipe import Session, facts
-from rtpipe_cost_governor import landing, savings
-from rtpipe_cost_governor.bill import Bill
+from rtpipe import Event, Json, Session, facts
+from rtpipe.protocol import events
+from rtpipe.protocol.catalogue import UPSTREAM, Client
+from rtpipe_cost_governor import landing, room, savings
+from rtpipe_cost_governor.answers import reservation
+from rtpipe_cost_governor.bill import Bill, bill_for
 from rtpipe_cost_governor.books import Entry, Reserved, entry_for
 from rtpipe_cost_governor.state import State, worst_cost
 
@@ -15,6 +18,58 @@ if TYPE_CHECKING:
     from rtpipe_cost_governor.plugin import CostGovernor
 
 log = logging.getLogger(__name__)
+
+
+def response(governor: "CostGovernor", session: Session[State], event: Event) -> None:
+    """Bill a response that is over, however it ended."""
+    state, data = session.state, event.data
+    response_id = events.response_id_of(data) or ""
+    told = events.response_of(data) or {}
+    reserved = state.running.pop(response_id, None)
+    state.cancelled.discard(response_id)
+    # Where the upstream was lost it is the host that says so, and nobody says what it came to.
+    lost = event.origin == "host"
+    made = None if lost else bill_for(data, state.price, governor.fallback)
+    bill = judged(governor, session, made, told, reserved, lost=lost)
+    in_conversation = events.is_in_conversation(data)
+    reads_all = in_conversation and (reserved is None or reserved.reads_all)
+    if bill.usage.total and reads_all:
+        state.context.billed(bill.usage, session.meter.count(UPSTREAM, Client.AUDIO_APPEND).bytes)
+    elif in_conversation:
+        state.context.longer_by(bill.usage)
+    if reserved is None:
+        # Its reservation is still being written.
+        reserved = reservation(session, bill.micro_usd, bill.usage.total, 0)
+    cycle = response_id
+    if in_conversation:
+        cycle = state.cycle or response_id
+        state.cycle = cycle if events.calls_in(data) else ""
+    status = str(told.get("status"))
+    book(governor, session, reserved, bill, status=status, response_id=response_id, cycle=cycle)
+    governor.alarms.answered(failed=status == "failed")
+    if reads_all:
+        savings.judge_cache(session, bill.usage)
+        savings.prune(governor, session, bill.usage)
+    state.tell_waiters()
+
+
+def transcription(governor: "CostGovernor", session: Session[State], event: Json) -> None:
+    """Bill what the caller said; it was transcribed by a model with a price of its own."""
+    config = session.effective
+    audio = config.get("audio")
+    given = audio.get("input") if isinstance(audio, dict) else None
+    chosen = given.get("transcription") if isinstance(given, dict) else None
+    model = str((chosen or {}).get("model") or session.model)
+    price = governor.table.price(model, session.state.upstream_kind, "transcription")
+    bill = bill_for(event, price, governor.fallback_heard)
+    if bill is None or not bill.micro_usd:
+        return
+    if bill.doubt:
+        governor.warn_once(f"usage of {model}: {bill.doubt}")
+        if not price.known and governor.config.unpriced == "allow":
+            bill = msgspec.structs.replace(bill, micro_usd=0, parts={})
+    reserved = reservation(session, bill.micro_usd, bill.usage.total, 0)
+    book(governor, session, reserved, bill, status="completed", transcribed_by=model)
 
 
 def judged(
@@ -26,7 +81,7 @@ def judged(
     *,
     lost: bool,
 ) -> Bill:
-    """The bill, or what is taken for it where the upstream says nothing or contradicts itgovernor."""
+    """The bill, or what is taken for it where the upstream says nothing or contradicts itself."""
     usage = savings.NOTHING
     if bill is None:
         generated = lost or response.get("output") or response.get("status") not in ("failed", "cancelled")
@@ -52,20 +107,23 @@ def book(
     session: Session[State],
     reserved: Reserved,
     bill: Bill,
+    *,
     status: str,
-    response_id: str,
-    transcription: str = "",
+    response_id: str = "",
+    cycle: str = "",
+    transcribed_by: str = "",
 ) -> None:
+    """Say what it came to, and write it down."""
     state = session.state
     entry = entry_for(
         bill,
         at=governor.books.now(),
         principal=session.principal.id,
         session=session.id,
-        model=transcription or session.model,
-        kind="transcription" if transcription else "response",
+        model=transcribed_by or session.model,
+        kind="transcription" if transcribed_by else "response",
         status=status,
-        cycle=state.cycle if response_id else "",
+        cycle=cycle,
     )
     session.record(
         facts.Spent(
@@ -94,4 +152,4 @@ async def _write(governor: "CostGovernor", session: Session[State], reserved: Re
     await governor.books.write(reserved.id, entry)
     await governor.books.settle(reserved, entry.micro_usd, int(entry.usage.get("total", 0)))
     if session in governor.live:
-        governor.look_at(session)
+        room.look_at(governor, session)

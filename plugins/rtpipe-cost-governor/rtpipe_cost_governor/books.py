@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -47,8 +47,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     doubt: str = ""
 
 
-class Reserved(msgspec.Struct, kw_only=True):
-    """What is set aside for one response. *output_tokens* is what it may say for it."""
+class Reserved(msgspec.Struct, kw_only=True, eq=False):
+    """What is set aside for one response. *output_tokens* is what it may say for it.
+
+    For one that was asked for: the create's *event_id*, the *metadata* its answer is known by, whether the
+    answer is *is_apart*, out of band, and whether it reads all of the conversation.
+    """
 
     id: str
     micro_usd: int
@@ -57,6 +61,9 @@ class Reserved(msgspec.Struct, kw_only=True):
     caps: tuple[Cap, ...]
     token_caps: tuple[Cap, ...]
     event_id: str = ""
+    metadata: dict[str, Any] = {}
+    is_apart: bool = False
+    reads_all: bool = True
     durable: bool = False
 
 

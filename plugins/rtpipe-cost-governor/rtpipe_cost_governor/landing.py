@@ -7,7 +7,7 @@ import trio
 from rtpipe import Event, OverLimit, QueueFull, Session, StoreError
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import Client
-from rtpipe_cost_governor.books import Reserved
+from rtpipe_cost_governor import answers, room
 from rtpipe_cost_governor.state import State, worst_cost
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def begin(governor: "CostGovernor", session: Session[State], why: str) -> None:
     """Bring the conversation to its end, once."""
     if not session.state.landing:
         session.state.landing = why
-        governor.regate(session)
+        room.regate(governor, session)
         session.start_soon(_land, governor, session, why)
 
 
@@ -41,7 +41,7 @@ async def _land(governor: "CostGovernor", session: Session[State], why: str) -> 
     state = session.state
     await _quiet(session, _RUNNING_S)
     for response_id in list(state.running):
-        governor.cancel(session, response_id)
+        answers.cancel(session, response_id)
     await _quiet(session, _RUNNING_S)
     if governor.goodbye and session.effective.get("type") != "transcription":
         await _say_goodbye(governor, session)
@@ -64,17 +64,13 @@ async def _say_goodbye(governor: "CostGovernor", session: Session[State]) -> Non
         },
     }
     cost, tokens = worst_cost(session, create, _GOODBYE_TOKENS, governor.fallback)
-    reserved = Reserved(
-        id=f"{session.id}:{state.next_number()}",
-        micro_usd=cost,
-        tokens=tokens,
-        output_tokens=_GOODBYE_TOKENS,
-        caps=state.money,
-        token_caps=(),
-    )
+    reserved = answers.reservation(session, cost, tokens, _GOODBYE_TOKENS, create)
+    reserved.token_caps = ()
     try:
         await governor.books.reserve(reserved, goodbye=True)
-        reserved.event_id = session.send_upstream(Event(create), audible=True)
+        reserved.event_id = session.send_upstream(
+            Event(events.with_create_metadata(create, reserved.metadata)), audible=True
+        )
     except (OverLimit, StoreError, QueueFull):
         return  # then without a word
     state.pending.append(reserved)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from rtpipe import ConnectRequest, Refused, Response, Route
+from rtpipe_cost_governor import room
 from rtpipe_cost_governor.books import Books, Entry
 from rtpipe_cost_governor.config import Caps
 from rtpipe_cost_governor.prices import MODALITIES
@@ -113,8 +114,8 @@ async def _change(governor: "CostGovernor", request: ConnectRequest) -> dict[str
     except ValueError as exc:
         raise Refused(422, "bad_limit", str(exc)) from None
     if asked:
-        await governor.set_caps(found, caps)
-        governor.regate(found)
+        await room.set_caps(governor, found, caps)
+        room.regate(governor, found)
     return {"session": found.id, "principal": found.principal.id, "caps": _told(caps)} | {
         "spent_usd": usd(governor.books.spent(found.state.money[0])),
     }

@@ -1,7 +1,5 @@
 """What is kept for one session, and how much its next answer may cost."""
 
-from collections import deque
-
 import msgspec
 import trio
 
@@ -43,6 +41,11 @@ class Context(msgspec.Struct):
         self.characters = self.images = 0
         self.appended = appended
 
+    def longer_by(self, usage: Usage) -> None:
+        """A response that read something else has added to the conversation."""
+        self.text += usage.output_text
+        self.audio += usage.output_audio
+
 
 class State:
     """Made anew for each session."""
@@ -56,8 +59,10 @@ class State:
         self.counted_on: tuple[str, ...] = ()
         """The keys under which this session is counted as one of those that share a budget."""
         self.context = Context()
-        self.pending: deque[Reserved] = deque()
-        """For creates that went up, in order: the upstream answers them in order."""
+        self.pending: list[Reserved] = []
+        """For creates that went up and are not answered, in order."""
+        self.repeats_metadata = False
+        """Whether this upstream has been seen to repeat the metadata of a create."""
         self.running: dict[str, Reserved | None] = {}
         """By response; None until what it may cost is written down."""
         self.cancelled: set[str] = set()

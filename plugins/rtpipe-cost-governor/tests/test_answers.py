@@ -22,7 +22,8 @@ async def test_a_create_waits_for_the_disk_and_is_clamped(kit: ModuleType) -> No
         chain.upstream.take()
         await chain.client.send(CREATE)
         (create,) = await ups(kit, chain, "response.create")
-        assert create == {**CREATE, "response": {"max_output_tokens": 4096}}
+        stamp = {"rtpipe_cost_governor": create["response"]["metadata"]["rtpipe_cost_governor"]}
+        assert create == {**CREATE, "response": {"max_output_tokens": 4096, "metadata": stamp}}
         (open_one,) = await chain.plugin(STAGE).store.unsettled()
         assert open_one.amount >= 4096 * 64
         await chain.upstream.send(kit.created())
