@@ -50,7 +50,7 @@ class Replacement:
         if self.redial is None or session.ending is not None or not may_be_replaced(closing):
             session.end(upstream_ended(closing))
             return
-        if not self._tries or now - self._served_since_s > session.limits.outage_s:
+        if not self._tries or now - self._served_since_s > MAX_DELAY_S:  # the last one served for a while
             self._tries, self._since_s = 0, now
         cause = f"{closing.code} {closing.reason}".rstrip()
         session.record(LegChanged(leg="upstream", change="lost", cause=cause))
