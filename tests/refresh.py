@@ -17,7 +17,7 @@ from rtpipe.api.hooks import LIMITS, Hooks
 from rtpipe.chain.discovery import installed, load_plugin
 from rtpipe.daemon import metrics
 from rtpipe.daemon.sample import options_table, sample
-from rtpipe.daemon.schema import lines_schema_text, schema_text
+from rtpipe.daemon.schema import admin_openapi_text, lines_schema_text, schema_text
 from rtpipe.protocol import ordering
 from tests.architecture.surface import surface
 
@@ -32,6 +32,7 @@ def generated() -> Pages:
         "config/rtpipe.toml": lambda: sample(own_plugins()),
         "config/rtpipe.schema.json": lambda: schema_text(own_plugins()),
         "config/jsonlines.schema.json": lines_schema_text,
+        "config/admin.openapi.json": admin_openapi_text,
         "config/README.md": lambda: with_parts(
             "config/README.md", options=options_table(), metrics=metrics.reference()
         ),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import trio
@@ -11,6 +12,21 @@ from rtpipe.api.errors import ConfigError
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Operated
 from rtpipe.daemon import metrics
+from rtpipe.daemon.admin_api import (
+    OPERATIONS,
+    SESSION,
+    Draining,
+    Ended,
+    Fates,
+    OneSession,
+    Passed,
+    PluginList,
+    PluginShown,
+    SessionList,
+    SessionShown,
+    Types,
+    Ways,
+)
 from rtpipe.daemon.hooks import DRAIN, METRICS, PLUGINS, RELOAD, SESSIONS, ask_health
 from rtpipe.daemon.plugin_routes import serve_plugin_route
 from rtpipe.daemon.process import Process, Served
@@ -21,8 +37,6 @@ from rtpipe.session.closing import Ending
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused
 
-Json = dict[str, object]
-
 
 class Admin:
     """The HTTP routes of the admin socket. Answers are JSON, but for the metrics."""
@@ -31,64 +45,61 @@ class Admin:
         self._process = process
         self._reloader = reloader
         self._metrics = metrics.registry(process)
-        self._routes: dict[str, tuple[str, Callable[[Exchange], Awaitable[None]]]] = {
-            SESSIONS: ("GET", self._sessions),
-            PLUGINS: ("GET", self._plugins),
-            METRICS: ("GET", self._show_metrics),
-            RELOAD: ("POST", self._reload),
-            DRAIN: ("POST", self._drain),
+        answers: dict[tuple[str, str], Callable[[Exchange], Awaitable[None]]] = {
+            ("GET", SESSIONS): self._sessions,
+            ("GET", SESSION): self._session,
+            ("DELETE", SESSION): self._kill,
+            ("GET", PLUGINS): self._plugins,
+            ("GET", METRICS): self._show_metrics,
+            ("POST", RELOAD): self._reload,
+            ("POST", DRAIN): self._drain,
         }
+        self._routes: dict[str, dict[str, Callable[[Exchange], Awaitable[None]]]] = {}
+        for method, path in OPERATIONS:
+            self._routes.setdefault(path, {})[method] = answers[method, path]
 
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         path = exchange.request.path
-        method, answer = self._routes.get(path, ("GET or DELETE", self._session))
-        if answer == self._session and not path.startswith(f"{SESSIONS}/"):
+        methods = self._routes.get(SESSION if path.startswith(f"{SESSIONS}/") else path)
+        if methods is None:
             with self._process.generation.in_use() as generation:
                 if await serve_plugin_route(self._process, generation, exchange, on_admin_socket=True):
                     return
             raise RequestRefused(404, "not_found", f"There is nothing here; see {', '.join(self._routes)}.")
-        if exchange.request.method not in method.split(" or "):
-            allow = {"Allow": method.replace(" or ", ", ")}
-            raise RequestRefused(405, "method_not_allowed", f"{path} answers to {method}.", allow)
+        answer = methods.get(exchange.request.method)
+        if answer is None:
+            allow = {"Allow": ", ".join(methods)}
+            raise RequestRefused(
+                405, "method_not_allowed", f"{path} answers to {' or '.join(methods)}.", allow
+            )
         await answer(exchange)
 
     async def _sessions(self, exchange: Exchange) -> None:
-        sessions = [self._about(served) for served in self._process.served.values()]
-        await exchange.respond(200, {"sessions": sessions})
+        sessions = [SessionShown(**_about(self._process, each)) for each in self._process.served.values()]
+        await _respond(exchange, SessionList(sessions=sessions))
 
     async def _session(self, exchange: Exchange) -> None:
-        name = exchange.request.path.removeprefix(f"{SESSIONS}/")
-        served = self._process.served.get(name)
+        served = self._named(exchange)
+        types: dict[str, dict[str, Passed]] = {direction: {} for direction in DIRECTIONS}
+        for (direction, kind), count in counts_of(served.session).items():
+            types[direction][kind or "other"] = Passed(events=count.frames, bytes=count.bytes)
+        asked = self._process.generation.redactor.json(served.session.configuration.asked)
+        await _respond(
+            exchange, OneSession(**_about(self._process, served), types=Types(**types), asked=asked)
+        )
+
+    async def _kill(self, exchange: Exchange) -> None:
+        session = self._named(exchange).session
+        self._operated(exchange, "kill", session.id)
+        session.end(Ending(POLICY_VIOLATION, "ended by an operator", HOST))
+        await _respond(exchange, Ended(ended=session.id))
+
+    def _named(self, exchange: Exchange) -> Served:
+        served = self._process.served.get(exchange.request.path.removeprefix(f"{SESSIONS}/"))
         if served is None:
             raise RequestRefused(404, "no_such_session", "There is no session of this id in service.")
-        if exchange.request.method == "DELETE":
-            self._operated(exchange, "kill", name)
-            served.session.end(Ending(POLICY_VIOLATION, "ended by an operator", HOST))
-            await exchange.respond(200, {"ended": name})
-            return
-        asked = self._process.generation.redactor.json(served.session.configuration.asked)
-        types: dict[str, Json] = {direction: {} for direction in DIRECTIONS}
-        for (direction, kind), count in counts_of(served.session).items():
-            types[direction][kind or "other"] = {"events": count.frames, "bytes": count.bytes}
-        await exchange.respond(200, {**self._about(served), "types": types, "asked": asked})
-
-    def _about(self, served: Served) -> Json:
-        session = served.session
-        lanes = {direction: session.lane(direction) for direction in DIRECTIONS}
-        return {
-            "id": session.id,
-            "principal": session.principal.id,
-            "model": session.model,
-            "upstream": served.upstream,
-            "listener": served.listener,
-            "age_s": round(trio.current_time() - served.since_s, 3),
-            "client_attached": session.client.connection is not None,
-            "on_old_chain": session.chain is not self._process.chain,
-            "events": {way: {"came": lane.tally.came, **lane.tally.fates} for way, lane in lanes.items()},
-            "waiting": {way: lane.waiting for way, lane in lanes.items()},
-            "bytes": {way: bytes_of(session, way) for way in DIRECTIONS},
-        }
+        return served
 
     async def _plugins(self, exchange: Exchange) -> None:
         guard = self._process.guard
@@ -97,17 +108,17 @@ class Admin:
             failures.setdefault(stage, Counter())[hook] += count
         with self._process.generation.in_use() as generation:
             health = await ask_health(generation.chain, guard)
-        plugins: list[Json] = [
-            {
-                "stage": stage.name,
-                "plugin": stage.kind,
-                "on_error": stage.on_error,
-                "failures": failures.get(stage.name, {}),
-                "health": health.get(stage.name),
-            }
+        plugins = [
+            PluginShown(
+                stage=stage.name,
+                plugin=stage.kind,
+                on_error=stage.on_error,
+                failures=failures.get(stage.name, {}),
+                health=health.get(stage.name),
+            )
             for stage in generation.chain.stages
         ]
-        await exchange.respond(200, {"plugins": plugins})
+        await _respond(exchange, PluginList(plugins=plugins))
 
     async def _reload(self, exchange: Exchange) -> None:
         try:
@@ -115,20 +126,45 @@ class Admin:
         except ConfigError as exc:
             raise RequestRefused(422, "not_reloaded", str(exc)) from None
         self._operated(exchange, "reload", ", ".join(report.changed) or "nothing")
-        await exchange.respond(200, msgspec.to_builtins(report))
+        await _respond(exchange, report)
 
     async def _drain(self, exchange: Exchange) -> None:
         self._operated(exchange, "drain", "")
         sessions = len(self._process.served)
         if not self._process.stopping:
             self._process.stop("the admin socket")
-        await exchange.respond(200, {"sessions": sessions})
+        await _respond(exchange, Draining(sessions=sessions))
 
     async def _show_metrics(self, exchange: Exchange) -> None:
         await show_metrics(exchange, self._metrics)
 
     def _operated(self, exchange: Exchange, action: str, what: str) -> None:
         self._process.record(Operated(action=action, by=exchange.request.peer.address, what=what))
+
+
+def _about(process: Process, served: Served) -> dict[str, Any]:
+    session = served.session
+    lanes = {direction: session.lane(direction) for direction in DIRECTIONS}
+    {way: {"came": lane.tally.came, **lane.tally.fates} for way, lane in lanes.items()}
+    return {
+        "id": session.id,
+        "principal": session.principal.id,
+        "model": session.model,
+        "upstream": served.upstream,
+        "listener": served.listener,
+        "age_s": round(trio.current_time() - served.since_s, 3),
+        "client_attached": session.client.connection is not None,
+        "on_old_chain": session.chain is not process.chain,
+        "events": Fates(
+            **{way: {"came": lane.tally.came, **lane.tally.fates} for way, lane in lanes.items()}
+        ),
+        "waiting": Ways(**{way: lane.waiting for way, lane in lanes.items()}),
+        "bytes": Ways(**{way: bytes_of(session, way) for way in DIRECTIONS}),
+    }
+
+
+async def _respond(exchange: Exchange, answer: msgspec.Struct) -> None:
+    await exchange.respond(200, msgspec.to_builtins(answer))
 
 
 async def show_metrics(exchange: Exchange, registry: CollectorRegistry) -> None:

@@ -1,4 +1,6 @@
-"""The JSON Schemas: of the configuration, by which editors complete and check it, and of JSON lines."""
+"""The schemas: of the configuration, by which editors complete and check it, of JSON lines, and of what the
+admin socket answers.
+"""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +9,8 @@ from typing import Any
 import msgspec
 
 from rtpipe.chain.discovery import AnyPlugin
-from rtpipe.daemon import messages
+from rtpipe.daemon import messages, metrics
+from rtpipe.daemon.admin_api import OPERATIONS, SESSION, ErrorAnswer, Operation
 from rtpipe.daemon.config import Config, StageTable
 
 Json = dict[str, Any]
@@ -40,6 +43,46 @@ def lines_schema_text() -> str:
     }
     plain = msgspec.to_builtins(lines, order="deterministic")
     return json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+
+
+_PART = "#/components/schemas/{name}"
+
+
+def admin_openapi_text() -> str:
+    """The OpenAPI document of the admin socket's own routes."""
+    answers = [each.answer for each in OPERATIONS.values() if each.answer is not None]
+    _, parts = msgspec.json.schema_components((*answers, ErrorAnswer), ref_template=_PART)
+    paths: Json = {}
+    for (method, path), operation in OPERATIONS.items():
+        paths.setdefault(path, {})[method.lower()] = _operation(operation)
+    paths[SESSION]["parameters"] = [
+        {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+    ]
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "rtpipe admin socket",
+            "version": "1",
+            "description": "HTTP on the Unix socket of [admin]; who may open it may ask. Plugins add routes "
+            "of their own. A connection that begins with { speaks JSON lines instead, as a tap: see "
+            "jsonlines.schema.json.",
+        },
+        "paths": paths,
+        "components": {"schemas": parts},
+    }
+    return json.dumps(msgspec.to_builtins(document), indent=2, ensure_ascii=False) + "\n"
+
+
+def _operation(operation: Operation) -> Json:
+    content: Json = {metrics.CONTENT_TYPE: {"schema": {"type": "string"}}}
+    if operation.answer is not None:
+        content = {"application/json": {"schema": {"$ref": _PART.format(name=operation.answer.__name__)}}}
+    error = {"application/json": {"schema": {"$ref": _PART.format(name=ErrorAnswer.__name__)}}}
+    responses: Json = {"200": {"description": "As asked.", "content": content}}
+    for status, why in operation.refusals.items():
+        responses[str(status)] = {"description": why, "content": error}
+    responses["default"] = {"description": "Any other refusal.", "content": error}
+    return {"summary": operation.about, "responses": responses}
 
 
 def schema(plugins: Mapping[str, AnyPlugin]) -> Json:

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config"
 
 
-@pytest.mark.parametrize("name", ["rtpipe.toml", "rtpipe.schema.json", "jsonlines.schema.json", "README.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["rtpipe.toml", "rtpipe.schema.json", "jsonlines.schema.json", "admin.openapi.json", "README.md"],
+)
 def test_checked_in_files_are_fresh(name):
     wanted = generated()[f"config/{name}"]()
     assert (CONFIG / name).read_text("utf-8") == wanted, "run: make generate"

@@ -1,15 +1,18 @@
 """The admin socket: what runs, told in JSON and to Prometheus."""
 
+import json
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
 
+import jsonschema
 import pytest
 import trio
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.daemon.kit import CREATED, client, failed, refused, running, scripted
+from tests.daemon.kit import CREATED, client, failed, meeting, refused, running, scripted
 from tests.daemon.lines import ask, asked, reloadable, speaking
 from tests.daemon.wire import WAIT_S
 
@@ -76,6 +79,47 @@ async def test_sessions(admin, place):
             assert one["types"]["upstream"]["made.up"] == {"events": 1, "bytes": 18}
             answer = await ask(place, "/sessions/sess_none")
             assert (answer.status, answer.error["code"]) == (404, "no_such_session")
+
+
+async def test_it_answers_as_its_document_says(admin, place):
+    """Every operation of `config/admin.openapi.json`, and no other."""
+    document = json.loads((Path(__file__).parents[2] / "config" / "admin.openapi.json").read_text("utf-8"))
+    seen = set()
+    chain = ("auth", "response-lock")
+    async with scripted() as model, reloadable(admin(model.url, chain=chain)) as gateway:
+        async with meeting(gateway, model) as (app, upstream):
+            await app.tell("response.cancel")
+            await upstream.receive()
+            (name,) = gateway.process.served
+            for path, methods in document["paths"].items():
+                parameters = methods.pop("parameters", [])
+                assert [each["name"] for each in parameters] == re.findall(r"\{(\w+)\}", path)
+                answer = await ask(place, path.format(id=name), "PATCH")
+                assert answer.headers["allow"] == ", ".join(method.upper() for method in methods)
+                _check_answer(document, methods["get" if "get" in methods else "post"], answer)
+                for method in sorted(methods, key=["get", "post", "delete"].index):
+                    if (method, path) != ("post", "/drain"):
+                        answer = await ask(place, path.format(id=name), method.upper())
+                        seen.add(_check_answer(document, methods[method], answer))
+        drained = await ask(place, "/drain", "POST")
+        seen.add(_check_answer(document, document["paths"]["/drain"]["post"], drained))
+        assert gateway.process.stopping
+    assert seen == {"200"}
+
+
+def _check_answer(document, operation, answer):
+    status = str(answer.status) if str(answer.status) in operation["responses"] else "default"
+    (kind,) = operation["responses"][status]["content"]
+    assert answer.headers["content-type"] == kind
+    if kind == "application/json":
+        (schema,) = operation["responses"][status]["content"].values()
+        # What a struct does not name would be an answer that is not documented.
+        strict = json.loads(json.dumps({**schema["schema"], "components": document["components"]}))
+        for part in strict["components"]["schemas"].values():
+            if "properties" in part and "additionalProperties" not in part:
+                part["additionalProperties"] = False
+        jsonschema.validate(json.loads(answer.rest), strict)
+    return status
 
 
 async def test_plugins(admin, place):
