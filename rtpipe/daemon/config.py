@@ -197,7 +197,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             le=1024 * MIB,
             description="Events that one stage may hold back in one direction of one session.",
         ),
-    ] = 4 * MIB
+    ] = 32 * MIB
     max_held_bytes: Annotated[
         int,
         Meta(

@@ -16,7 +16,7 @@ class Budget:
 class SessionLimits:
     """Bounds of one session. Bytes are payload bytes, ages are seconds."""
 
-    hold_bytes: int = 4 * 1024 * 1024
+    hold_bytes: int = 32 * 1024 * 1024
     """Held events and what waits behind them, for each stage and direction."""
     held: Budget = field(default_factory=Budget)
     """The same over all sessions that share it."""

@@ -253,6 +253,17 @@ async def test_one_worker_does_one_image_at_a_time_for_all(stuck):
         assert len(await come(one.upstream, 3)) == 3
 
 
+async def test_several_large_images_wait_within_the_limits_that_nobody_set(stuck):
+    noise = url(written(Image.effect_noise((2000, 1500), 90), "PNG"))
+    assert len(noise) > 3_000_000
+    async with chain() as one:
+        for number in range(4):
+            await one.client.send(item(noise, event_id=f"e{number}"))
+        stuck.set()
+        assert len(await come(one.upstream, 4)) == 4
+        assert one.client.take() == []
+
+
 async def test_max_waiting(stuck):
     async with chain(max_waiting=2) as one:
         await one.client.send(item(SMALL, SMALL))
