@@ -1,7 +1,9 @@
 """Prints what becomes of photographs and screenshots: ``python -m tests.measure`` in this plugin's folder.
 
-The photograph stands for the sensor's noise and soft shapes of a real one, the screens for windows full of
-text. Legibility is what Tesseract reads: the share of the words that it finds again, before and after.
+The photographs come with scikit-image (``pip install "rtpipe-image-compressor[measure]"``), which only lends
+its files; without it there are none. They are small, so one of 12 megapixels is made: soft shapes and the
+noise of a sensor. The screens are windows full of text. Legibility is what Tesseract reads: the share of the
+words that it finds again, before and after.
 """
 
 import io
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from importlib import metadata
 
 from PIL import Image
 
@@ -24,8 +27,30 @@ ENLARGED = 3
 """Tesseract wants letters of some 30 pixels; both pictures are enlarged as much for it."""
 
 
-def legible(data: bytes, words: list[str], like: tuple[int, int]) -> float:
-    """The share of *words* that Tesseract reads, once the picture is as large as an enlarged *like*."""
+REAL = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+    "retina.jpg",
+    "hubble_deep_field.jpg",
+)
+
+
+def real() -> dict[str, bytes]:
+    """Photographs that scikit-image brings, where it is installed."""
+    try:
+        files = metadata.files("scikit-image") or []
+    except metadata.PackageNotFoundError:
+        sys.stderr.write("no photographs: scikit-image is not installed\n")
+        return {}
+    found = {file.name: file for file in files if file.parent.as_posix() == "skimage/data"}
+    return {name: found[name].read_binary() for name in REAL}
+
+
+def read_words(data: bytes, like: tuple[int, int]) -> list[str]:
+    """What Tesseract reads, once the picture is as large as an enlarged *like*."""
     image = Image.open(io.BytesIO(data)).convert("L")
     image = image.resize((like[0] * ENLARGED // 2, like[1] * ENLARGED // 2), Image.Resampling.BICUBIC)
     done = subprocess.run(  # noqa: S603
@@ -36,7 +61,12 @@ def legible(data: bytes, words: list[str], like: tuple[int, int]) -> float:
         check=True,
         timeout=120,
     )
-    read, wanted = Counter(done.stdout.decode().split()), Counter(words)
+    return done.stdout.decode().split()
+
+
+def legible(data: bytes, words: list[str], like: tuple[int, int]) -> float:
+    """The share of *words* that Tesseract reads."""
+    read, wanted = Counter(read_words(data, like)), Counter(words)
     return sum((read & wanted).values()) / len(words)
 
 
@@ -64,8 +94,10 @@ def main() -> None:
     sys.stdout.write(
         "| picture | kB | pixels | tokens, estimated | CPU ms | words read |\n|---|---|---|---|---|---|\n"
     )
+    for name, data in real().items():
+        sys.stdout.write(row(f"photograph, {name}", data, [], Config()))
     camera = written(photo(4032, 3024), "JPEG", quality=92)
-    sys.stdout.write(row("photograph, 12 MP JPEG", camera, [], Config()))
+    sys.stdout.write(row("made, 12 MP JPEG", camera, [], Config()))
     for width, height, text_px in ((1280, 800, 16), (1920, 1080, 18)):
         image, words = screen(width, height, text_px)
         data = written(image, "PNG")
