@@ -142,6 +142,7 @@ async def test_out_of_file_descriptors(file, tmp_path):
 
 
 async def test_short_of_memory(text, monkeypatch, caplog):
+    monkeypatch.setattr(pressure, "resident_bytes", lambda: 50_000_000)
     more = "[limits]\nmax_memory_bytes = 100_000_000"
     async with scripted() as model, in_process(text(model.url, more=more)) as gateway:
         async with meeting(gateway, model) as (app, upstream):
