@@ -33,6 +33,7 @@ class Memory:
         self.counters: Counter[str] = Counter()
         self.open: dict[str, Reservation] = {}
         self.records: dict[str, bytes] = {}
+        self.kept_s: dict[str, float] = {}
 
     def namespace(self, _: str) -> "Memory":
         return self
@@ -54,8 +55,8 @@ class Memory:
         self.counters.update(dict.fromkeys(reservation.keys, amount - reservation.amount))
         return amount
 
-    async def put(self, key: str, value: bytes, _: float) -> None:
-        self.records[key] = value
+    async def put(self, key: str, value: bytes, ttl_s: float) -> None:
+        self.records[key], self.kept_s[key] = value, ttl_s
 
 
 @asynccontextmanager

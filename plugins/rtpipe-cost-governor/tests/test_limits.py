@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from rtpipe import Principal
+from rtpipe_cost_governor import room
 
 STAGE = "cost-governor"
 CREATE = {"type": "response.create", "event_id": "c"}
@@ -196,6 +197,26 @@ async def test_a_day_begins_in_the_operators_zone(kit: ModuleType) -> None:
         assert periods.day(before_midnight) == "2025-12-31"
         assert periods.ends(before_midnight) == (before_midnight + 1, before_midnight + 1)
         assert periods.day(before_midnight + 1) == "2026-01-01"
+
+
+async def test_a_day_budget_is_new_at_the_operators_midnight(kit: ModuleType) -> None:
+    options = {"caps": {"day_budget_usd": "0.1"}, "goodbye_usd": "0", "zone": "Asia/Tokyo"}
+    async with kit.governed(store=kit.Memory(), **options) as chain:
+        governor, session = chain.plugin(STAGE), chain.session.view(STAGE)
+        governor.books.now = lambda: 1_767_193_199.0  # a second before midnight in Tokyo
+        await room.set_caps(governor, session, session.state.caps)
+        await answer(kit, chain, "r1", 500)
+        assert governor.books.room(session.state.money) == 68_000
+        governor.books.now = lambda: 1_767_193_201.0
+        await room.refresh(governor, session)
+        assert governor.books.room(session.state.money) == 100_000
+
+
+async def test_entries_are_kept_for_the_days_that_the_operator_says(kit: ModuleType) -> None:
+    store = kit.Memory()
+    async with kit.governed(store=store, retention_days=2) as chain:
+        await answer(kit, chain, "r1", 1)
+    assert list(store.kept_s.values()) == [2 * 86_400]
 
 
 async def test_a_budget_is_of_one_caller(kit: ModuleType) -> None:
