@@ -16,6 +16,8 @@ STAMP = "rtpipe_cost_governor"
 """The metadata key by which a response is told to be the answer to a create; taken off again before others
 see it."""
 _MOST_METADATA = 16
+REACHED = "cost_limit_reached"
+RESERVED = "budget_reserved"
 _ENVELOPE = 1.1
 """A delta is longer than the audio in it: its type and ids are a tenth at most, at 1 kB and more."""
 
@@ -75,10 +77,13 @@ async def reserve_and_release(
 def _turn_away(governor: "CostGovernor", session: Session[State], key: str) -> None:
     """No room for this answer: because all is spent, or because others have reserved what is left."""
     if room.is_used_up(governor, session):
-        session.drop_held(key, "The budget is used up.")
+        session.drop_held(key, "The budget is used up.", code=REACHED)
         landing.begin(governor, session, "Cost limit reached")
     else:
-        session.drop_held(key, "Answers that run have reserved what is left of the budget; ask again later.")
+        message = (
+            "What the budget has left beside answers that run does not pay for this one; ask again later."
+        )
+        session.drop_held(key, message, code=RESERVED)
 
 
 def begun(governor: "CostGovernor", session: Session[State], created: Json) -> None:

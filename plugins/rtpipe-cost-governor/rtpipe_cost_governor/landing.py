@@ -48,7 +48,7 @@ async def _land(governor: "CostGovernor", session: Session[State], why: str) -> 
     with trio.move_on_after(_PLAYOUT_S):
         await trio.sleep(session.meter.playout_ahead_s)
     message = f"{why}: this conversation has ended."
-    session.send_downstream(Event(events.error_event("cost_limit_reached", message, own_id="")))
+    session.send_downstream(Event(events.error_event(answers.REACHED, message, own_id="")))
     session.close(NORMAL, why)
 
 

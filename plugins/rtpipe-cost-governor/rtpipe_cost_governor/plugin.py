@@ -37,8 +37,6 @@ from rtpipe_cost_governor.state import (
 
 log = logging.getLogger(__name__)
 
-REACHED = "cost_limit_reached"
-
 
 class CostGovernor(Plugin[Config, State]):
     """Holds every answer until what it may cost is reserved, and writes down what it did cost."""
@@ -105,7 +103,7 @@ class CostGovernor(Plugin[Config, State]):
         elif not is_exact(state.price):
             self.warn_once(f"{request.model} is priced as {state.price.found}")
         if not state.admitted and room.is_used_up(self, session):
-            raise Refused(429, REACHED, "This caller's budget is used up.")
+            raise Refused(429, answers.REACHED, "This caller's budget is used up.")
         state.admitted = True
         room.regate(self, session)
 
@@ -143,10 +141,12 @@ class CostGovernor(Plugin[Config, State]):
         """No answer begins before what it may cost is on the disk."""
         state = session.state
         if state.landing:
-            return reject(event, REACHED, "This conversation is being ended: its limit is reached.")
+            return reject(event, answers.REACHED, "This conversation is being ended: its limit is reached.")
         if state.caps.max_responses is not None and state.responses >= state.caps.max_responses:
             landing.begin(self, session, "Response limit reached")
-            return reject(event, REACHED, f"A conversation may have {state.caps.max_responses} responses.")
+            return reject(
+                event, answers.REACHED, f"A conversation may have {state.caps.max_responses} responses."
+            )
         data = event.data
         if events.event_id_of(data) is None:
             data = events.with_event_id(data, session.lend_id())

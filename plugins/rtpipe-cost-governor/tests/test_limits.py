@@ -247,8 +247,23 @@ async def test_other_sessions_reservations_make_a_create_wait_for_another_time(k
             creates = of(second.upstream.take(), "response.create")
             assert [create["response"]["max_output_tokens"] for create in creates] == [591]
             (error,) = of(second.client.take(), "error")
-            assert "reserved" in error["error"]["message"]
+            assert error["error"]["code"] == "budget_reserved"
             assert second.client.closing is None
+
+
+async def test_a_create_that_nothing_is_left_for_is_refused_and_ends_the_conversation(
+    kit: ModuleType, autojump_clock: Any
+) -> None:
+    content = [{"type": "input_text", "text": "x" * 120_000}]
+    item = {"type": "message", "role": "user", "content": content}
+    async with kit.governed(store=kit.Memory(), caps={"budget_usd": "0.1"}, goodbye_usd="0") as chain:
+        await chain.client.send({"type": "conversation.item.create", "item": item})
+        await chain.client.send(CREATE)
+        assert of(chain.upstream.take(), "response.create") == []
+        errors = of(chain.client.take(), "error")
+        assert (errors[0]["error"]["code"], errors[0]["error"]["event_id"]) == ("cost_limit_reached", "c")
+        await trio.sleep(1)
+        assert chain.client.closing.reason == "Cost limit reached"
 
 
 async def test_usage_that_cannot_be_priced_may_end_the_conversation(
