@@ -81,10 +81,11 @@ class Admin:
 
     async def _session(self, exchange: Exchange) -> None:
         served = self._named(exchange)
+        redactor = self._process.generation.redactor
         types: dict[str, dict[str, Passed]] = {direction: {} for direction in DIRECTIONS}
         for (direction, kind), count in counts_of(served.session).items():
-            types[direction][kind or "other"] = Passed(events=count.frames, bytes=count.bytes)
-        asked = self._process.generation.redactor.json(served.session.configuration.asked)
+            types[direction][redactor.text(kind) or "other"] = Passed(events=count.frames, bytes=count.bytes)
+        asked = redactor.json(served.session.configuration.asked)
         await _respond(
             exchange, OneSession(**_about(self._process, served), types=Types(**types), asked=asked)
         )

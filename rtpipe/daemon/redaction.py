@@ -21,7 +21,7 @@ _PHONE = re.compile(
     r"(?:\+\d(?:[ ()/.-]{0,2}\d){6,14}|\(\d{2,5}\)[ -]?\d(?:[ -]?\d){4,9}"
     r"|\d{3}[ -]\d{3}[ -]\d{4}|0\d(?:[ /-]?\d){5,12})(?!\w)"
 )
-_FREE_TEXT = ("reason", "message", "cause", "what")
+_FREE_TEXT = ("reason", "message", "cause", "what", "type")
 _ALL = "*"
 
 

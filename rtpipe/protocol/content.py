@@ -1,5 +1,6 @@
 """What was said, written and shown in events, as opposed to what they are about."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,7 +18,8 @@ _PIECES = frozenset(
     }
 )
 _SOUND = frozenset({Client.AUDIO_APPEND, Server.AUDIO_DELTA})
-# What says which thing is meant, and of which kind: never words of somebody's.
+# What says which thing is meant, and of which kind. Clients may write there what they like, so it counts as
+# words where it does not look like a name.
 _NAMES = frozenset(
     {
         "type",
@@ -35,6 +37,8 @@ _NAMES = frozenset(
         "previous_item_id",
     }
 )
+_NAME = re.compile(r"(?=\D*(?:\d\D*){0,12}\Z)[A-Za-z_][\w.:/-]*")
+"""With at most twelve digits: more might be somebody's number."""
 _CARRIED = frozenset({"audio", "image_url"})
 
 
@@ -74,7 +78,8 @@ def _changed(
     tool = str(value.get("name") or tool)
     told = {}
     for key, each in value.items():
-        if isinstance(each, str) and (key in _NAMES or (key in _CARRIED and len(each) > 0)):
+        is_name = key in _NAMES and isinstance(each, str) and _NAME.fullmatch(each)
+        if is_name or (key in _CARRIED and isinstance(each, str)):
             told[key] = each
         elif isinstance(each, str) and key == "arguments":
             told[key] = arguments(tool, each)

@@ -85,6 +85,22 @@ def test_facts():
     assert DEFAULT.fact(called).arguments == '{"n": "[card]"}'
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("item_BxTq0123456789ab", None),
+        ("550e8400-e29b-41d4-a716-446655440000", None),
+        ("4111111111111111", "[card]"),
+        ("call 4111-1111-1111-1111", "call [card]"),
+        ("card-4111111111111111", "card-[card]"),
+        ("jo@example.org", "[email]"),
+    ],
+)
+def test_what_clients_write_where_names_stand(name, told):
+    for key in ("type", "event_id", "item_id"):
+        assert Redactor(Redaction()).json({key: name}) == {key: told or name}
+
+
 def test_events():
     def shown(event):
         return json.loads(DEFAULT.event(event["type"], json.dumps(event).encode()))
