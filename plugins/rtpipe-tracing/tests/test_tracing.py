@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -217,7 +218,7 @@ async def test_content_is_sent_only_when_wanted():
     assert message[0]["parts"] == [{"type": "text", "content": "It is cold."}]
 
 
-async def test_a_trace_whose_end_was_missed_ends_all_the_same(monkeypatch, autojump_clock):
+async def test_a_trace_whose_end_was_missed_ends_all_the_same(monkeypatch):
     """More facts than the queue of watchers takes, and the last one of a session is not told."""
     of_trace = Trace.fact
 
@@ -234,7 +235,7 @@ async def test_a_trace_whose_end_was_missed_ends_all_the_same(monkeypatch, autoj
             await chain.session.close()
             # Another session's end, much later, finds it.
             assert plugin.health().sentence.endswith("takes what it is sent")
-            await trio.sleep(11)
+            monkeypatch.setattr("rtpipe_tracing.plugin._LAST_FACT_S", 0)
             plugin.session_close(chain.session.view("tracing"))
             assert plugin.health().sentence.endswith("; of 1 sessions the end was missed")
         assert plugin.health().sentence.endswith("; of 1 sessions the end was missed")
@@ -271,6 +272,26 @@ async def test_a_collector_that_is_not_there_is_one_warning(caplog, status):
     lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert [record.name for record in lines] == ["rtpipe_tracing"]
     assert "does not take traces" in lines[0].message
+    assert chain.guard.failures == {}
+
+
+async def test_a_collector_that_takes_and_never_answers_holds_nobody_up_and_nothing_grows(caplog):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, nobody reads
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        options = {"endpoint": url, "metrics": False, "queue_spans": 512, "timeout_s": 0.2}
+        with trio.fail_after(30):
+            async with ChainHarness({"tracing": (Tracing, options)}) as chain:
+                for i in range(2000):
+                    call = facts.ToolCalled(name="f", call_id=f"{i}", stage="s", duration_s=0, status="ok")
+                    chain.session.record(call)
+                    if i % 500 == 0:
+                        await chain.settle()
+                await chain.settle()
+                assert chain.session.watchers.missed == 0
+                (processor,) = chain.plugin("tracing")._provider._active_span_processor._span_processors
+                assert len(processor._batch_processor._queue) <= 512
+    lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.name for record in lines] == ["rtpipe_tracing"]
     assert chain.guard.failures == {}
 
 
