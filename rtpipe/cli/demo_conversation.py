@@ -49,6 +49,8 @@ class Narrator:
             case facts.ResponseEnded():
                 spoken = ", ".join(f"{v:g} {k.replace('_', ' ')}" for k, v in fact.usage.items() if v)
                 self.stage("host", f"response {fact.status} in {fact.duration_s:.2f} s ({spoken})")
+            case facts.Spent():
+                self.stage("costs", f"{fact.micro_usd / 1e6:.6f} USD, at the prices of {fact.model}")
             case facts.SessionClosed():
                 self.stage("host", f"session closed by {fact.cause} with {fact.code}")
 
