@@ -16,7 +16,7 @@ log = logging.getLogger("rtpipe.audit")
 
 AUDITED = (facts.SessionOpened, facts.SessionClosed, facts.Refused, facts.Operated, facts.Alerted)
 QUEUE_LINES = 10_000
-FLUSH_LIMIT_S = 2.0
+WRITE_LIMIT_S = 2.0
 
 
 class Audit:
@@ -54,9 +54,8 @@ class Audit:
             async for line in self._receive:
                 await self._write([line, *self._waiting()])
         finally:
-            with trio.CancelScope(shield=True), trio.move_on_after(FLUSH_LIMIT_S):
-                if left := self._waiting():
-                    await self._write(left)
+            if left := self._waiting():
+                await self._write(left)
 
     def _waiting(self) -> list[bytes]:
         lines = []
@@ -70,9 +69,13 @@ class Audit:
         if self._lost:
             lines = [_line("Lost", {"count": self._lost}), *lines]
         try:
-            await trio.to_thread.run_sync(self._append, b"".join(lines), abandon_on_cancel=True)
+            # Shielded: what is cancelled in the thread is written all the same, at some time or other.
+            with trio.CancelScope(shield=True), trio.fail_after(WRITE_LIMIT_S):
+                await trio.to_thread.run_sync(self._append, b"".join(lines), abandon_on_cancel=True)
         except OSError as exc:
             self._lose(len(lines), exc.strerror or type(exc).__name__)
+        except trio.TooSlowError:
+            self._lose(len(lines), "the disk does not answer")
         else:
             self._lost = 0
 

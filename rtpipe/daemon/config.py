@@ -190,6 +190,15 @@ class Limits(Struct, frozen=True, kw_only=True):
             "heard; 0: not at all. The service manager must wait 30 s longer (`TimeoutStopSec`).",
         ),
     ] = 60.0
+    bill_timeout_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=600,
+            description="How long a session that has ended waits for what its last answer, now cancelled, "
+            "came to; the model's server is left after that.",
+        ),
+    ] = 10.0
     hold_bytes: Annotated[
         int,
         Meta(

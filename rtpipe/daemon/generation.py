@@ -51,6 +51,7 @@ class Generation:
             parked_bytes=session.parked_bytes,
             parked_audio_s=session.parked_audio_s,
             resume_window_s=session.resume_window_s,
+            bill_s=limits.bill_timeout_s,
             hold_bytes=limits.hold_bytes,
             hold_age_s=limits.hold_age_s,
             inject_events=limits.inject_events,

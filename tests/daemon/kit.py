@@ -49,7 +49,13 @@ def config(
     more: str = "",
     key: str = KEY,
 ) -> str:
-    """A configuration; *listen* is added to the listener's table, *more* at the end."""
+    """A configuration; *listen* is added to the listener's table, *more* at the end.
+
+    What a scripted model never finishes is not waited for.
+    """
+    if "[limits]\n" not in more:
+        more += "\n[limits]\n"
+    more = more.replace("[limits]\n", "[limits]\nbill_timeout_s = 0.1\n")
     auth = f'[[plugins.auth.keys]]\nid = "app"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
     return f"""\
 chain = {msgspec.json.encode(list(chain)).decode()}

@@ -165,4 +165,4 @@ async def test_a_session_leaves_one_line_at_its_opening_and_one_at_its_end(file)
         assert (await get(gateway.address, "/healthz")).status == 200
     opened, closed = [line for line in gateway.log if " session sess_" in line]
     assert "opened: principal app, model gpt-realtime-2.1, listener 127.0.0.1:0, upstream model" in opened
-    assert closed.endswith(" s: 4001 had enough")
+    assert " s: 4001 had enough; principal app, model gpt-realtime-2.1, 0 turns, 0 tokens, " in closed

@@ -215,7 +215,7 @@ async def test_what_started_is_put_away_when_another_fails(file, plugin):
 async def test_a_state_directory_that_a_plugin_needs(file, plugin, tmp_path):
     (tmp_path / "state").write_text("a file")
     environment = plugin(KEEPER, "keeper")
-    told = await failed(file(chain=["auth", "keeper"]), environment=environment)
+    told = await failed(file(chain=["keeper"], listen="open = true"), environment=environment)
     assert "plugin keeper does not start" in told[-1]
 
 

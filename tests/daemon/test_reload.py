@@ -202,7 +202,7 @@ async def test_a_mistake_changes_nothing(marked, place, caplog, old, new, what):
 async def test_doors_wait_for_the_next_start(marked, place):
     async with reloadable(marked()) as gateway:
         gateway.change('address = "127.0.0.1:0"', 'address = "127.0.0.1:1"\nopen = true')
-        gateway.change("[[upstream]]", "[limits]\nmax_message_bytes = 70_000\nmax_sessions = 7\n[[upstream]]")
+        gateway.change("[limits]\n", "[limits]\nmax_message_bytes = 70_000\nmax_sessions = 7\n")
         report = await asked(place, "/reload", "POST")
         assert report["at_next_start"] == [
             "listen[0].address",

@@ -151,7 +151,7 @@ async def test_a_host_that_does_not_exist(file):
 async def test_a_state_directory_that_cannot_be(file, tmp_path):
     """Nothing in the chain keeps anything, so nothing is amiss."""
     (tmp_path / "state").write_text("a file")
-    async with running(file()) as gateway:
+    async with running(file(chain=[], listen="open = true")) as gateway:
         assert (await get(gateway.address, "/healthz")).status == 200
 
 
