@@ -35,7 +35,7 @@ imports: .venv/ready
 	$(BIN)/lint-imports
 
 unit: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 clients: .venv/ready
 	$(BIN)/python -m tests.clients
