@@ -1,25 +1,20 @@
-"""``rtpipe <verb>``: find the verb, among ours or among the installed plugins', and run it.
+"""``rtpipe <verb>``: run it.
 
-A verb is a module of this package with NAME, HELP, arguments(parser) and run(args), which returns the exit
-code: 0 all is well, 1 it is not (one line on stderr says what), 2 wrong usage.
+The exit code is what the verb returns: 0 all is well, 1 it is not (one line on stderr says what), 2 wrong
+usage.
 """
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from rtpipe.api.errors import ConfigError
-from rtpipe.api.plugin import Command
-from rtpipe.chain.discovery import installed, load_plugin
 from rtpipe.cli import admin
 from rtpipe.cli.output import complain
+from rtpipe.cli.verbs import VERBS, arguments, of_plugins, own
 from rtpipe.daemon.config_files import nearest
-
-_RUNNING = ("run", "check", "reload", "drain", "sessions", "tail", "record", "replay", "plugins")
-VERBS = (*_RUNNING, "sample", "sim", "demo", "dev-cert")
 
 USAGE = "usage: rtpipe [--help | --version] VERB …\n"
 INTERRUPTED = 130
@@ -61,17 +56,15 @@ def _main(words: list[str]) -> int:
         print(f"rtpipe {version('rtpipe-gateway')}")
         return 0
     if word in VERBS:
-        command = _own(word)
+        command = own(word)
     else:
-        others = _plugin_commands()
+        others = of_plugins()
         if word not in others:
             complain(f"there is no verb {word}{nearest(word, [*VERBS, *others])}: see rtpipe --help")
             return 2
         command = others[word]
     parser = argparse.ArgumentParser(prog=f"rtpipe {word}", description=command.help)
-    command.arguments(parser)
-    if command.asks_daemon:
-        admin.arguments(parser)
+    arguments(command, parser)
     args = parser.parse_args(words[1:])
     if command.asks_daemon:
         # Found only when it is asked: not every use of such a verb needs a daemon.
@@ -79,33 +72,8 @@ def _main(words: list[str]) -> int:
     return command.run(args)
 
 
-def _own(verb: str) -> Command:
-    module = importlib.import_module(f"rtpipe.cli.{verb.replace('-', '_')}")
-    return Command(module.NAME, module.HELP, module.arguments, module.run)
-
-
-def _plugin_commands() -> dict[str, Command]:
-    """The verbs of the installed plugins. One that fails, or takes a name twice, costs one line."""
-    found: dict[str, Command] = {}
-    for plugin in installed():
-        try:
-            commands = load_plugin(plugin.name).commands()
-        except ConfigError as exc:
-            complain(f"warning: {exc}")
-            continue
-        except Exception as exc:  # noqa: BLE001 - a plugin may raise anything
-            complain(f"warning: commands of plugin {plugin.name}: {type(exc).__name__}: {exc}")
-            continue
-        for command in commands:
-            if command.name in VERBS or command.name in found:
-                complain(f"warning: verb {command.name} of plugin {plugin.name} is taken already")
-            else:
-                found[command.name] = command
-    return found
-
-
 def _help() -> str:
-    sections = {"Verbs": [_own(verb) for verb in VERBS], "Verbs of plugins": _plugin_commands().values()}
+    sections = {"Verbs": [own(verb) for verb in VERBS], "Verbs of plugins": of_plugins().values()}
     text = USAGE
     for title, commands in sections.items():
         lines = [f"  {command.name:<12} {command.help}\n" for command in commands]

@@ -247,6 +247,6 @@ def test_a_configuration_error_is_one_line(capsys, tmp_path):
 
 def test_every_verb_keeps_the_convention():
     for verb in cli.VERBS:
-        command = cli._own(verb)
+        command = cli.own(verb)
         assert command.name == verb
         assert Path(cli.__file__).with_name(f"{verb.replace('-', '_')}.py").exists()

@@ -141,7 +141,7 @@ def test_what_make_does_is_in_the_makefile():
 
 @pytest.mark.parametrize("page", ["README.md", "config/README.md", "systemd/README.md", "plugins/README.md"])
 def test_every_verb_that_is_named_exists(page):
-    verbs = {*cli.VERBS, *cli._plugin_commands()}
+    verbs = {*cli.VERBS, *cli.of_plugins()}
     text = (ROOT / page).read_text("utf-8")
     shell = "".join(re.findall(r"(?ms)^```sh\n(.*?)^```$", text))
     named = re.findall(r"(?m)(?:^|/)rtpipe ([a-z][a-z-]*)", shell)
