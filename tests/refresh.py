@@ -15,11 +15,13 @@ from pathlib import Path
 from rtpipe.api import facts
 from rtpipe.api.hooks import LIMITS, Hooks
 from rtpipe.chain.discovery import installed, load_plugin
+from rtpipe.cli.verbs import VERBS, own
 from rtpipe.daemon import metrics
 from rtpipe.daemon.sample import options_table, sample
 from rtpipe.daemon.schema import admin_openapi_text, lines_schema_text, schema_text
 from rtpipe.protocol import ordering
 from tests.architecture.surface import surface
+from tests.man_page import man_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,6 +35,9 @@ def generated() -> Pages:
         "config/rtpipe.schema.json": lambda: schema_text(own_plugins()),
         "config/jsonlines.schema.json": lines_schema_text,
         "config/admin.openapi.json": admin_openapi_text,
+        "config/rtpipe.1": lambda: man_page(
+            [*map(own, VERBS), *(each for plugin in own_plugins().values() for each in plugin.commands())]
+        ),
         "config/README.md": lambda: with_parts(
             "config/README.md", options=options_table(), metrics=metrics.reference()
         ),

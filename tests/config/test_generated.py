@@ -1,18 +1,23 @@
 """What is generated: fresh, complete, and true."""
 
+import argparse
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from rtpipe import Command
 from rtpipe.chain.discovery import installed, load_plugin
 from rtpipe.daemon.config import Admin, Config, Limits, Listen, Log, StageTable, Upstream
 from rtpipe.daemon.config_load import load
 from rtpipe.daemon.config_session import SessionTable
 from rtpipe.daemon.sample import options, sample
 from rtpipe.daemon.schema import schema, schema_text
+from tests.man_page import man_page
 from tests.refresh import generated
 
 ROOT = Path(__file__).parents[2]
@@ -21,11 +26,47 @@ CONFIG = ROOT / "config"
 
 @pytest.mark.parametrize(
     "name",
-    ["rtpipe.toml", "rtpipe.schema.json", "jsonlines.schema.json", "admin.openapi.json", "README.md"],
+    [
+        "rtpipe.toml",
+        "rtpipe.schema.json",
+        "jsonlines.schema.json",
+        "admin.openapi.json",
+        "rtpipe.1",
+        "README.md",
+    ],
 )
 def test_checked_in_files_are_fresh(name):
     wanted = generated()[f"config/{name}"]()
     assert (CONFIG / name).read_text("utf-8") == wanted, "run: make generate"
+
+
+def test_the_manual_page_has_every_argument_of_every_kind():
+    def arguments(parser):
+        parser.add_argument("--pace", "-p", default=2, help="how fast (default: %(default)s)")
+        parser.add_argument("files", nargs="*", metavar="FILE", help=".hidden ones \\ too")
+        parser.add_argument("--on", action="store_true", help="100 %% of it")
+        inner = parser.add_subparsers().add_parser("inner", help="one of it")
+        inner.add_argument("how", choices=("fast", "slow"), help="how")
+        inner.add_argument("--secret", help=argparse.SUPPRESS)
+
+    page = man_page([Command("do", "do it", arguments, lambda args: 0)])
+    assert (
+        ".SS rtpipe do\ndo it\n"
+        ".TP\n.B \\-\\-pace, \\-p PACE\nhow fast (default: 2)\n"
+        ".TP\n.B FILE …\n\\&.hidden ones \\e too\n"
+        ".TP\n.B \\-\\-on\n100 % of it\n"
+        ".SS rtpipe do inner\none of it\n"
+        ".TP\n.B fast | slow\nhow\n"
+        ".SH EXIT STATUS\n"
+    ) in page
+
+
+@pytest.mark.skipif(not shutil.which("man"), reason="there is no man")
+def test_man_shows_the_manual_page_without_a_warning():
+    command = ["man", "--warnings=w", "--local-file", str(CONFIG / "rtpipe.1")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)  # noqa: S603
+    assert not done.stderr
+    assert "completion" in done.stdout
 
 
 @pytest.mark.parametrize("struct", [Config, Listen, Upstream, Limits, Log, Admin, StageTable, SessionTable])
