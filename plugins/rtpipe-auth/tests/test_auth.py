@@ -142,6 +142,14 @@ def test_each_option_reaches_the_principal(option: str, written: Any, granted: A
     assert principal == msgspec.structs.replace(Principal(id="kiosk"), **{option: granted})
 
 
+def test_the_policy_of_an_entry_is_that_of_its_sessions() -> None:
+    key = {"id": "kiosk", "sha256": sha256(MARKED), "policy": "visitors", "labels": {"site": "foyer"}}
+    config = msgspec.convert({"keys": [key], "policies": {"visitors": {}}}, Config)
+    auth = Auth(config, FakeHost())  # type: ignore[arg-type]
+    trio.run(auth.startup)
+    assert ask(auth, bearer()).labels == {"site": "foyer", "policy": "visitors"}
+
+
 def test_during_rotation_both_keys_are_the_same_caller() -> None:
     auth = started(
         {"id": "kiosk", "sha256": sha256(OTHER), "models": ["m"]},
@@ -301,6 +309,43 @@ def test_a_peer_that_presents_a_key_is_whom_the_key_says() -> None:
 def test_a_peer_is_held_to_its_roles() -> None:
     refused = refusal(with_peers(*PEERS), local(1002, 50))
     assert (refused.status, refused.code) == (403, "role_not_allowed")
+
+
+# --- certificates
+
+
+def with_certificates(*certificates: Mapping[str, Any]) -> Auth:
+    """The plugin with the key MARKED and these certificates."""
+    config = {"keys": [{"id": "kiosk", "sha256": sha256(MARKED)}], "certificates": list(certificates)}
+    auth = Auth(msgspec.convert(config, Config), FakeHost())  # type: ignore[arg-type]
+    trio.run(auth.startup)
+    return auth
+
+
+CERTIFICATES = (
+    {"id": "warehouse", "subject": "CN=warehouse", "models": ["m"], "roles": ["session", "tap"]},
+    {"id": "office", "subject": "CN=office"},
+)
+
+
+def certified(subject: str | None, **knocking: Any) -> ConnectRequest:
+    """Somebody of whom TLS says whom its certificate is for."""
+    return replace(knock(**knocking), subject=subject)
+
+
+def test_a_certificate_has_the_principal_of_its_entry() -> None:
+    auth = with_certificates(*CERTIFICATES)
+    granted = Principal(id="warehouse", models=frozenset({"m"}), roles=frozenset({"session", "tap"}))
+    assert ask(auth, certified("CN=warehouse", role="tap")) == granted
+    assert ask(auth, certified("CN=office")) == Principal(id="office")
+    assert refusal(auth, certified("CN=office", role="tap")).code == "role_not_allowed"
+
+
+@pytest.mark.parametrize("subject", [None, "", "CN=another", "CN=warehouse,O=Other", "cn=warehouse"])
+def test_whose_certificate_is_not_named_needs_a_key(subject: str | None) -> None:
+    auth = with_certificates(*CERTIFICATES)
+    assert refusal(auth, certified(subject)).code == "missing_api_key"
+    assert ask(auth, certified(subject, headers={"api-key": [MARKED]})).id == "kiosk"
 
 
 # --- saying nothing

@@ -260,6 +260,33 @@ async def test_it_is_taken_back_with_the_key_it_was_made_with(auth: Auth, store:
     assert caught.value.status == 404
 
 
+def signing(store: MemoryStore, key: str, previous: str | None = None) -> ChainHarness:
+    """A gateway that finds its signing keys in these variables."""
+    options = {"signing_key": {"env": key}} | ({"previous_key": {"env": previous}} if previous else {})
+    config = {
+        "keys": [{"id": "shop", "sha256": module.hashlib.sha256(b"rtp_sk_shop").hexdigest()}],
+        "client_secrets": options,
+    }
+    return ChainHarness({"auth": (Auth, config)}, store=lambda _: store)  # type: ignore[arg-type,return-value]
+
+
+async def test_a_signing_key_is_replaced(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLD", "o" * 32)
+    monkeypatch.setenv("NEW", "n" * 32)
+    async with signing(store, "OLD") as chain:
+        before = (await mint(chain.plugin("auth"), knock("rtp_sk_shop")))["value"]
+    async with signing(store, "NEW", "OLD") as chain:
+        after = (await mint(chain.plugin("auth"), knock("rtp_sk_shop")))["value"]
+        for value in (before, after):
+            assert (await chain.plugin("auth").authenticate(knock(value))).id == "shop"
+    for key, good, bad in (("OLD", before, after), ("NEW", after, before)):
+        async with signing(store, key) as chain:
+            assert (await chain.plugin("auth").authenticate(knock(good))).id == "shop"
+            with pytest.raises(Refused) as caught:
+                await chain.plugin("auth").authenticate(knock(bad))
+            assert caught.value.code == "invalid_api_key"
+
+
 async def test_a_weak_signing_key_is_none(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGNING", "s" * 31)
     config = {"peers": [{"id": "a", "uid": 1}], "client_secrets": {"signing_key": {"env": "SIGNING"}}}

@@ -156,7 +156,12 @@ async def test_the_clocks_may_differ_by_the_leeway(provider: Provider) -> None:
     async with chain(provider) as made:
         await Judge(made).ask(provider.token(**just))
     async with chain(provider, leeway_s=10) as made:
-        assert (await Judge(made).refuse(provider.token(**just))).code == "token_expired"
+        judge = Judge(made)
+        assert (await judge.refuse(provider.token(**just))).code == "token_expired"
+        for name in ("nbf", "iat"):
+            assert (await judge.refuse(provider.token(**{name: int(NOW) + 11}))).code == "invalid_token"
+            await judge.ask(provider.token(**{name: int(NOW) + 10}))
+        assert (await judge.ask(provider.token())).expires_at == NOW + 600 + 10
 
 
 async def test_signatures(provider: Provider) -> None:
@@ -365,9 +370,11 @@ class Ticking(Clocked):
         self.began = trio.current_time()
 
 
-def timed(on_expiry: str) -> ChainHarness:
+def timed(on_expiry: str | None) -> ChainHarness:
     # Nobody answers there, and nobody has to: the session was let in already.
-    entry = {"id": "staff", "issuer": "http://127.0.0.1:9", "audience": ["rtpipe"], "on_expiry": on_expiry}
+    entry = {"id": "staff", "issuer": "http://127.0.0.1:9", "audience": ["rtpipe"]}
+    if on_expiry is not None:
+        entry["on_expiry"] = on_expiry
     return ChainHarness({"auth": (Ticking, {"issuers": [entry]})}, principal=expiring(100))
 
 
@@ -385,9 +392,12 @@ async def test_a_session_ends_with_its_token(on_expiry: str, autojump_clock: Any
         )
 
 
+@pytest.mark.parametrize("on_expiry", ["finish_turn", None])
 @pytest.mark.parametrize("first", [DONE, CALLS])
-async def test_a_turn_may_be_finished(first: dict[str, Any], autojump_clock: Any) -> None:
-    async with timed("finish_turn") as made:
+async def test_a_turn_may_be_finished(
+    first: dict[str, Any], on_expiry: str | None, autojump_clock: Any
+) -> None:
+    async with timed(on_expiry) as made:
         await made.upstream.send(RUNNING)
         await trio.sleep(110)
         assert made.client.closing is None
