@@ -33,19 +33,24 @@ class Collector:
         self.spans = []
         self.metrics = []
         self.headers = []
+        self.services = []
+        self.paths = []
         self.status = status
         self.got = threading.Event()
 
     def take(self, path, headers, body):
         self.raw.append(body)
         self.headers.append(headers)
-        if path == "/v1/traces":
+        self.paths.append(path)
+        if path.endswith("/v1/traces"):
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                self.services.append(attributes(resource.resource)["service.name"])
                 for scope in resource.scope_spans:
                     self.spans += scope.spans
         else:
-            assert path == "/v1/metrics"
+            assert path.endswith("/v1/metrics")
             for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                self.services.append(attributes(resource.resource)["service.name"])
                 for scope in resource.scope_metrics:
                     self.metrics += scope.metrics
         self.got.set()
