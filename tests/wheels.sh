@@ -54,4 +54,14 @@ for folder in "$repository"/plugins/rtpipe-*; do
     grep --quiet "^# ---- ${folder##*/rtpipe-} ----$" sample.toml || { echo "${folder##*/} has no sample in its wheel"; exit 1; }
 done
 rtpipe demo --config "$config"
+cmp "$work/empty/share/man/man1/rtpipe.1" "$repository/config/rtpipe.1"
+
+# By pipx, which has each program in an environment of its own.
+$pip install pipx
+export PIPX_HOME=$work/pipx PIPX_BIN_DIR=$work/pipx/bin PIPX_MAN_DIR=$work/pipx/man
+pipx install "$work"/wheels/rtpipe_gateway-*.whl
+pipx inject rtpipe-gateway "$work"/wheels/rtpipe_{auth,response_lock}-*.whl
+"$PIPX_BIN_DIR/rtpipe" keys --help
+"$PIPX_BIN_DIR/rtpipe" completion bash | bash -n
+cmp "$PIPX_MAN_DIR/man1/rtpipe.1" "$repository/config/rtpipe.1"
 echo "wheels: ok"
