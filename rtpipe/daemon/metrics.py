@@ -92,7 +92,7 @@ METRICS: Mapping[str, Described] = {
     ),
     "rtpipe_accept_pauses": Described("counter", "How often accepting waited for a free file descriptor."),
     "rtpipe_overloaded": Described("counter", "Sessions refused near a limit, by what was short.", ("what",)),
-    "rtpipe_used": Described("gauge", "Memory in bytes, and file descriptors, of the process.", ("what",)),
+    "rtpipe_used": Described("gauge", "Memory in bytes, file descriptors and tasks.", ("what",)),
     "rtpipe_held_bytes": Described("gauge", "Bytes of the events that wait now."),
     "rtpipe_held_bytes_exceeded": Described("counter", "How often max_held_bytes was too little."),
     "rtpipe_reassembly_bytes": Described("gauge", "Bytes of messages of which only part has come."),

@@ -56,7 +56,11 @@ class Pressure:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.limits["descriptors"] = descriptors
         try:
-            self.used = {"memory": resident_bytes(), "descriptors": len(os.listdir("/proc/self/fd"))}
+            self.used = {
+                "memory": resident_bytes(),
+                "descriptors": len(os.listdir("/proc/self/fd")),
+                "tasks": trio.lowlevel.current_statistics().tasks_living,
+            }
             memory = self._memory_limit() or cgroup_bytes()
         except OSError as exc:
             if exc.errno not in (errno.EMFILE, errno.ENFILE):

@@ -164,11 +164,19 @@ async def test_short_of_memory(text, monkeypatch, caplog):
             pass
 
 
-def test_memory_as_the_kernel_counts_it():
+async def test_what_the_process_has_is_measured():
     used = Pressure(lambda: None)
     used.look()
     assert used.used["memory"] > 10_000_000
     assert used.used["descriptors"] > 3
+    before = used.used["tasks"]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        used.look()
+        assert used.used["tasks"] == before + 1
+        nursery.cancel_scope.cancel()
+    used.look()
+    assert used.used["tasks"] == before
 
 
 def test_the_smallest_limit_of_the_cgroups_counts(tmp_path):

@@ -4,6 +4,7 @@ well-behaved sessions notice of them, beside the same sessions without."""
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -15,15 +16,17 @@ from time import perf_counter
 import trio
 
 from tests.daemon.kit import KEY_VARIABLE, UPSTREAM_KEY, config, running, scripted
-from tests.daemon.wire import WebSocket
+from tests.daemon.wire import WebSocket, get
 from tests.faults import cases
 from tests.faults.cases import CONFIG, Scene, met, resident
 
 SESSIONS = 50
 EVERY_S = 0.2
 SETTLE_S = 30.0
-MORE_MEMORY = 32e6
-MORE_DESCRIPTORS = 4
+CALM_S = 2.5
+"""Until the daemon has counted its tasks again, with nothing going on."""
+MORE = {"memory": 32e6, "descriptors": 4, "tasks": 4}
+"""How much more there may be at the end."""
 ATTACKS: tuple[Callable[[Scene], Awaitable[str]], ...] = (
     cases.half_handshakes,
     cases.bad_frames,
@@ -42,25 +45,45 @@ async def soak(seconds: float) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rtpipe.toml"
         async with scripted() as model:
-            file.write_text(config(Path(folder) / "state", model.url, more=CONFIG))
+            file.write_text(config(Path(folder) / "state", model.url, listen="metrics = true", more=CONFIG))
             async with running(file) as gateway:
                 scene = Scene(gateway, model)
                 await _attack(scene, 0)  # once each: what is loaded at first use is no leak
-                before = resident(scene), gateway.descriptors()
+                await trio.sleep(CALM_S)
+                before = await _left(scene)
                 quiet = await _well_behaved(scene, min(seconds / 4, 60), attacked=False)
                 noisy = await _well_behaved(scene, seconds, attacked=True)
+                await trio.sleep(CALM_S)
                 with trio.move_on_after(SETTLE_S):
-                    while gateway.descriptors() > before[1] + MORE_DESCRIPTORS:  # noqa: ASYNC110
+                    while not _back(before, after := await _left(scene)):  # noqa: ASYNC110
                         await trio.sleep(0.1)
-                after = resident(scene), gateway.descriptors()
     lines = [f"{SESSIONS} sessions, an event each way every {EVERY_S:g} s, there and back, in ms:"]
     for name, times in (("without attacks", quiet), ("with attacks", noisy)):
         spread = f"median {median(times) * 1e3:.2f}, p99 {_p99(times) * 1e3:.2f}"
         lines.append(f"  {name:16} {spread}, {len(times)} events")
-    lines.append(f"memory      {before[0] / 1e6:.0f} MB before, {after[0] / 1e6:.0f} MB after")
-    lines.append(f"descriptors {before[1]} before, {after[1]} after")
+    for what, count in before.items():
+        lines.append(f"{what:11} {_told(what, count)} before, {_told(what, after[what])} after")
     print("\n".join(lines))  # noqa: T201
-    return after[0] <= before[0] + MORE_MEMORY and after[1] <= before[1] + MORE_DESCRIPTORS
+    return _back(before, after)
+
+
+async def _left(scene: Scene) -> dict[str, int]:
+    """What the daemon has now. It counts its tasks once a second."""
+    answer = await get(scene.address, "/metrics")
+    (tasks,) = re.findall(rb'(?m)^rtpipe_used\{what="tasks"\} (\S+)$', answer.rest)
+    return {
+        "memory": resident(scene),
+        "descriptors": scene.gateway.descriptors(),
+        "tasks": int(float(tasks)),
+    }
+
+
+def _back(before: dict[str, int], after: dict[str, int]) -> bool:
+    return all(after[what] <= before[what] + more for what, more in MORE.items())
+
+
+def _told(what: str, count: int) -> str:
+    return f"{count / 1e6:.0f} MB" if what == "memory" else str(count)
 
 
 async def _well_behaved(scene: Scene, seconds: float, *, attacked: bool) -> list[float]:
