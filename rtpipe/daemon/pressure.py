@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import math
 import os
 import resource
 from collections import Counter
@@ -11,6 +12,8 @@ from typing import Final
 
 import trio
 
+from rtpipe.session.limits import Budget
+
 log = logging.getLogger("rtpipe.daemon")
 
 LOOK_S: Final = 1.0
@@ -18,14 +21,17 @@ MARK: Final = 0.9
 """From this share on, new sessions are refused."""
 RELIEF: Final = 0.85
 """Below this share they are taken again."""
+SILENCE_S: Final = 10.0
+"""Between two lines about what sessions hold together."""
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _PAGE: Final = resource.getpagesize()
 
 
 class Pressure:
-    """Looks once a second. *memory_limit*: the bytes that the operator allows; None: what the cgroup does."""
+    """Looks once a second. *memory_limit*: the bytes that the operator allows; None: what the cgroup does.
+    *held*: what all sessions hold; when that was too much, it is said."""
 
-    def __init__(self, memory_limit: Callable[[], int | None]) -> None:
+    def __init__(self, memory_limit: Callable[[], int | None], held: Budget) -> None:
         self.refuses = ""
         """Why nobody else is let in, as a word: memory, or descriptors. Empty while somebody is."""
         self.refused: Counter[str] = Counter()
@@ -33,6 +39,9 @@ class Pressure:
         self.used: dict[str, int] = {}
         self.limits: dict[str, int] = {}
         self._memory_limit = memory_limit
+        self._held = held
+        self._told = 0
+        self._silent_until = -math.inf
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -51,6 +60,15 @@ class Pressure:
             log.warning("new sessions are refused: %s: %d of %d in use", self.refuses, used, limit)
         elif before and not self.refuses:
             log.warning("new sessions are taken again: there are %s enough", before)
+        self._tell_of_held()
+
+    def _tell_of_held(self) -> None:
+        """Once for all that the budget refused since the last line: a flood of events is none of lines."""
+        now, held = trio.current_time(), self._held
+        if held.met > self._told and now >= self._silent_until:
+            self._told, self._silent_until = held.met, now + SILENCE_S
+            text = "max_held_bytes was too little %d times so far: now %d of %d bytes are held"
+            log.warning(text, held.met, held.held, held.limit)
 
     def _measure(self) -> None:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

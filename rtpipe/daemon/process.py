@@ -92,7 +92,7 @@ class Process:
 
     def __post_init__(self) -> None:
         self.tools = ToolServices(self.reconfigure)
-        self.pressure = Pressure(lambda: self.config.limits.max_memory_bytes)
+        self.pressure = Pressure(lambda: self.config.limits.max_memory_bytes, self.held)
         self.alerts = Alerts(lambda: self.config.alerts, trio.current_time)
         self.signs = Signs(lambda: self.config.signs, trio.current_time, self.record)
 

@@ -7,6 +7,7 @@ import trio
 
 from rtpipe.daemon import metrics, pressure
 from rtpipe.daemon.pressure import Pressure, cgroup_bytes
+from rtpipe.session.limits import Budget
 from tests.daemon.kit import bearer, client, in_process, meeting, refused, running, scripted
 from tests.daemon.wire import WAIT_S, Ended, ask, get, read_head, upgrade
 from tests.transport.test_forwarding import tcp4
@@ -165,7 +166,7 @@ async def test_short_of_memory(text, monkeypatch, caplog):
 
 
 async def test_what_the_process_has_is_measured():
-    used = Pressure(lambda: None)
+    used = Pressure(lambda: None, Budget())
     used.look()
     assert used.used["memory"] > 10_000_000
     assert used.used["descriptors"] > 3
@@ -191,7 +192,26 @@ def test_the_smallest_limit_of_the_cgroups_counts(tmp_path):
     assert cgroup_bytes(tmp_path, "5:memory:/x\n") is None
 
 
-async def test_what_all_stages_hold_together(text, plugin):
+async def test_too_many_held_bytes_are_told_now_and_then(autojump_clock, caplog):
+    held = Budget(limit=100, held=90)
+    pressure = Pressure(lambda: None, held)
+    pressure.look()
+    assert not caplog.messages
+    for _ in range(3):
+        held.met += 1
+        pressure.look()
+    line = "max_held_bytes was too little %d times so far: now 90 of 100 bytes are held"
+    assert caplog.messages == [line % 1]
+    await trio.sleep(10)
+    pressure.look()
+    pressure.look()
+    assert caplog.messages == [line % 1, line % 3]
+    await trio.sleep(60)
+    pressure.look()
+    assert len(caplog.messages) == 2
+
+
+async def test_what_all_stages_hold_together(text, plugin, caplog):
     plugin(
         """
         from rtpipe import Hold, Plugin, on_client
@@ -214,6 +234,7 @@ async def test_what_all_stages_hold_together(text, plugin):
             refusal = await other.event()
             assert (refusal["type"], refusal["error"]["event_id"]) == ("error", "one too many")
             assert value(gateway, "rtpipe_held_bytes_exceeded") == 1
+            await until(lambda: "max_held_bytes was too little 1 times so far" in caplog.text)
         await until(lambda: not value(gateway, "rtpipe_held_bytes"))
     assert gateway.process.held.held == 0
 
