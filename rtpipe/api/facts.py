@@ -82,8 +82,8 @@ class ToolCalled(Fact, frozen=True):
     equal call's result), ``cached``, ``page`` (more of a result), ``invalid`` (arguments), ``unconfirmed``,
     ``breaker`` (not tried), ``busy`` (too many at once), ``invented`` (no such function; *name* is empty
     then), ``left`` (it runs on without its session). After a timeout there is a second one: ``late-offered``
-    or ``late-dropped``. *arguments* is masked JSON, empty unless the operator wants it. *digest* is the host's:
-    the same for calls of a session with the same name and arguments, of which it tells nothing.
+    or ``late-dropped``. *arguments* is masked JSON, empty unless the operator wants it. *digest* is the
+    host's: the same for calls of a session with the same name and arguments, of which it tells nothing.
     """
 
     name: str
@@ -140,8 +140,8 @@ class Operated(Fact, frozen=True):
 
 
 class ImageCompressed(Fact, frozen=True):
-    """An image on its way to the model was made smaller; *outcome* is ``compressed``, ``kept`` (as it came), or
-    ``repeated``: a text naming an equal one went instead.
+    """An image on its way to the model was made smaller; *outcome* is ``compressed``, ``kept`` (as it came),
+    or ``repeated``: a text naming an equal one went instead.
 
     Bytes are those of the file, *duration_s* is with waiting. How images are counted is not published, so
     tokens are estimated.
@@ -178,8 +178,8 @@ class Alerted(Fact, frozen=True):
 
 
 class LegChanged(Fact, frozen=True):
-    """*leg* is client or upstream; *change* is attached or detached; lost, then replaced (an upstream); parked,
-    then resumed (a client).
+    """*leg* is client or upstream; *change* is attached or detached; lost, then replaced (an upstream);
+    parked, then resumed (a client).
 
     *cause* is why it was lost, detached or parked, and of replaced and resumed what was not carried over.
     """

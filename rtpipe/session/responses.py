@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -148,8 +149,6 @@ class Responses:
     def _digest(self, name: str, arguments: str) -> str:
         # The order of keys and what stands between them make no other call. Keyed, so that nobody finds out
         # what was said by trying: it goes into logs.
-        try:
+        with suppress(Unreadable):
             arguments = msgspec.json.encode(decode(arguments.encode()), order="sorted").decode()
-        except Unreadable:
-            pass
         return blake2b(f"{name}\n{arguments}".encode(), digest_size=8, key=self._digest_key).hexdigest()

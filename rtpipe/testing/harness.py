@@ -96,7 +96,7 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         traceparent: str = "",
         redials: bool = False,
     ) -> None:
-        """*redials*: an upstream that is lost, or nearly out of time, is replaced by the next of *upstream*."""
+        """*redials*: an upstream that is lost, or nearly out of time, is replaced by the next."""
         self._redials = redials
         self._specs = [_spec(name, what, (on_error or {}).get(name)) for name, what in stages.items()]
         self._principal = principal
