@@ -101,7 +101,6 @@ def tracer_provider(config: Config, reachable: Reachable) -> TracerProvider:
             max_queue_size=config.queue_spans,
             max_export_batch_size=min(512, config.queue_spans),
             schedule_delay_millis=1000,
-            export_timeout_millis=config.timeout_s * 1000,
         )
     )
     return provider
