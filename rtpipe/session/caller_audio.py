@@ -18,6 +18,7 @@ class CallerAudio:
         self._ring: deque[tuple[str, bytes]] = deque()
         self._bytes = 0
         self._start_ms = 0.0
+        self._last_append = (0, 0)
         self.bytes_per_second = 48_000
         self.speaking = False
         """Whether the upstream hears the caller speak."""
@@ -68,7 +69,10 @@ class CallerAudio:
         return list(self._ring)
 
     def _length_s(self, payload: bytes) -> float:
-        return events.audio_append_bytes(payload) / self.bytes_per_second
+        # Appends of one client differ in nothing that has a length but their audio.
+        if len(payload) != self._last_append[0]:
+            self._last_append = (len(payload), events.audio_append_bytes(payload))
+        return self._last_append[1] / self.bytes_per_second
 
     def _drop_first(self) -> str:
         kind, payload = self._ring.popleft()

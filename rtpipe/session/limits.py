@@ -32,7 +32,7 @@ class SessionLimits:
     """The conversation log without its images; the oldest items are forgotten first."""
     image_bytes: int = 8 * 1024 * 1024
     """Images in the log; of the oldest, words are left."""
-    caller_audio_bytes: int = 2 * 1024 * 1024
+    caller_audio_bytes: int = 512 * 1024
     """Audio of the caller's that is no turn yet, kept for another upstream."""
     outage_bytes: int = 4 * 1024 * 1024
     """Client events that wait while there is no upstream."""
