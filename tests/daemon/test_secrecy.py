@@ -187,7 +187,8 @@ async def test_a_marked_card_in_no_output(file, tmp_path):
     shown += gateway.out + gateway.err + audit.read_text()
     assert "[card]" in shown
     assert "SessionClosed" in audit.read_text()
-    assert "4111" not in shown
+    assert CARD[:9] not in shown  # ids are random digits too: a shorter piece may stand in one
+    assert CARD.replace(" ", "")[:9] not in shown
     assert MARK not in shown
     told = [json.loads(line) for line in gateway.log]
     assert {"fact", "fields"} <= set(next(each for each in told if "SessionOpened" in str(each)))
