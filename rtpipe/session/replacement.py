@@ -74,7 +74,8 @@ class Replacement:
                 log.warning("session %s: no other upstream: %s", session.id, exc.message)
                 break
             except FAILURES as exc:
-                log.warning("session %s: no other upstream yet: %s", session.id, exc)
+                why = str(exc) or "none answered in time"  # trio.TooSlowError has no words
+                log.warning("session %s: no other upstream yet: %s", session.id, why)
                 wait_s = retry_after_s(exc)
             else:
                 return
@@ -123,7 +124,8 @@ class Replacement:
             try:
                 return await self.redial()
             except (Refused, *FAILURES) as exc:
-                log.warning("session %s: no upstream for the time after this one: %s", self._session.id, exc)
+                why = str(exc) or "none answered in time"
+                log.warning("session %s: no upstream for the time after this one: %s", self._session.id, why)
                 delay_s = min(FIRST_DELAY_S * 2**tries, MAX_DELAY_S)
                 await trio.sleep(max(_spread(delay_s / 2, delay_s), retry_after_s(exc)))
                 tries += 1
