@@ -2,6 +2,7 @@
 
 import re
 import secrets
+from collections import deque
 from dataclasses import dataclass, field
 
 import httpx2
@@ -36,10 +37,11 @@ class State:
     """Transcripts that no create has been judged by."""
     typed: Said = field(default_factory=list)
     """Messages that no create has come behind."""
+    creates: deque[tuple[str, Event, Said]] = field(default_factory=deque)
+    """Those held, each under its key and with what was typed before it. The first is being judged."""
     keys: int = 0
     heard: trio.Event = field(default_factory=trio.Event)
     """Set, and replaced, when the above have changed."""
-    judging: trio.Lock = field(default_factory=trio.Lock)
 
     @property
     def is_waiting(self) -> bool:
@@ -126,31 +128,39 @@ class InputGuardrail(Plugin[Config, State]):
         texts = [_typed(item) for item in given if isinstance(item, dict)] if isinstance(given, list) else []
         # What is typed behind this create is none of its business: the model reads it later.
         typed, state.typed = [*state.typed, *((None, text) for text in texts if text)], []
-        if not (typed or state.spoken or state.is_waiting or state.judging.locked()):
+        if not (typed or state.spoken or state.is_waiting or state.creates):
             return None
         state.keys += 1
-        session.start_soon(self._judge, session, str(state.keys), event, typed)
+        state.creates.append((str(state.keys), event, typed))
+        if len(state.creates) == 1:
+            session.start_soon(self._judge_all, session)
         return Hold(str(state.keys))
 
+    async def _judge_all(self, session: Session[State]) -> None:
+        """Judge the creates in the order in which they came."""
+        creates = session.state.creates
+        while creates:
+            await self._judge(session, *creates[0])
+            creates.popleft()
+
     async def _judge(self, session: Session[State], key: str, create: Event, typed: Said) -> None:
-        """Release a create, or have a refusal spoken in its place. Judges in the order of the creates."""
+        """Release a create, or have a refusal spoken in its place."""
         state = session.state
-        async with state.judging:
-            with trio.move_on_after(self.config.transcript_timeout_s):
-                while state.is_waiting:
-                    await state.heard.wait()
-            # What did not come in time is missing, once; what comes later is no longer waited for.
-            state.spoken += [(item_id, None) for item_id in state.speaking]
-            state.speaking.clear()
-            state.committed = 0
-            said, state.spoken = [*typed, *state.spoken], []
-            reasons = [(item_id, await self._fault(text)) for item_id, text in said]
-            faults = [(item_id, reason) for item_id, reason in reasons if reason is not None]
-            if faults:
-                self._refuse(session, faults)
-                session.release(key, create.replace(self._refusal(create.data)))
-            else:
-                session.release(key)
+        with trio.move_on_after(self.config.transcript_timeout_s):
+            while state.is_waiting:
+                await state.heard.wait()
+        # What did not come in time is missing, once; what comes later is no longer waited for.
+        state.spoken += [(item_id, None) for item_id in state.speaking]
+        state.speaking.clear()
+        state.committed = 0
+        said, state.spoken = [*typed, *state.spoken], []
+        reasons = [(item_id, await self._fault(text)) for item_id, text in said]
+        faults = [(item_id, reason) for item_id, reason in reasons if reason is not None]
+        if faults:
+            self._refuse(session, faults)
+            session.release(key, create.replace(self._refusal(create.data)))
+        else:
+            session.release(key)
 
     def _refuse(self, session: Session[State], faults: list[tuple[str | None, str]]) -> None:
         for item_id, reason in faults:
