@@ -11,6 +11,7 @@ SUBPROTOCOL = "openai-insecure-api-key."
 # Long enough for tokens with many claims. Printable ASCII is what a header can carry everywhere, and always
 # encodes; the rest is not worth hashing.
 USABLE_KEY = re.compile(r"[!-~]{1,8192}")
+_TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 _HOW = (
     "send it as 'Authorization: Bearer KEY' or 'api-key: KEY', "
@@ -26,6 +27,11 @@ _QUERY_NAMES = frozenset(
 def unauthorized(code: str, message: str) -> Refused:
     """A 401 with the header that HTTP wants beside it."""
     return Refused(401, code, message, {"WWW-Authenticate": "Bearer"})
+
+
+def is_token(key: str) -> bool:
+    """Whether it has the shape of a JWT."""
+    return _TOKEN.fullmatch(key) is not None
 
 
 def presented_key(request: ConnectRequest) -> str | None:

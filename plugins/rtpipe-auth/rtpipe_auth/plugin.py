@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import httpx2
 import msgspec
@@ -35,13 +35,15 @@ from rtpipe.protocol.catalogue import Client, Server
 from rtpipe_auth import client_secrets, expiry
 from rtpipe_auth.client_secrets import Minter
 from rtpipe_auth.config import Config
-from rtpipe_auth.credentials import missing_key, presented_key
+from rtpipe_auth.credentials import is_token, missing_key, presented_key
 from rtpipe_auth.guessing import Guessing
-from rtpipe_auth.key_sets import KeySet
 from rtpipe_auth.keys import KEYS, REVOKE
 from rtpipe_auth.policy import POLICY_LABEL, Applied
 from rtpipe_auth.registry import Registry, unknown_key
-from rtpipe_auth.tokens import Tokens, is_token
+
+if TYPE_CHECKING:
+    from rtpipe_auth.key_sets import KeySet
+    from rtpipe_auth.tokens import Tokens
 
 LOCKED = "locked_by_policy"
 SAFETY_IDENTIFIER = "openai-safety-identifier"
@@ -85,19 +87,21 @@ class Auth(Plugin[Config, State]):
             keys = [_signing_key(each) for each in (options.signing_key, options.previous_key) if each]
             self._minter = Minter(keys, self.store, self._time)
         self._key_sets: list[KeySet] = []
-        if self.config.issuers:
-            self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=None)
-        self._tokens = self._make_tokens()
+        self._tokens = self._make_tokens() if self.config.issuers else None
 
     async def shutdown(self) -> None:
         """Close what connections there are."""
         if self._client is not None:
             await self._client.aclose()
 
-    def _make_tokens(self) -> Tokens:
+    def _make_tokens(self) -> "Tokens":
+        # Loaded here: they bring a cryptography library, and most have no issuers.
+        from rtpipe_auth.key_sets import KeySet
+        from rtpipe_auth.tokens import Tokens
+
+        self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=None)
         issuers = {}
         for each in self.config.issuers:
-            assert self._client is not None
             keys = KeySet(each, self._client, self.start_soon)
             keys.refresh()
             self._key_sets.append(keys)
@@ -139,7 +143,7 @@ class Auth(Plugin[Config, State]):
             caller = await self._minter.holder(key)
             if not self._registry.knows(caller.credential):
                 raise unknown_key()  # what it was made with is no longer good
-        elif caller is None and self.config.issuers and is_token(key):
+        elif caller is None and self._tokens is not None and is_token(key):
             entry, caller = await self._tokens.holder(key)
             credential = self._registry.credential("issuer", entry.id)
             caller = msgspec.structs.replace(caller, credential=credential)

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -17,15 +16,9 @@ from rtpipe_auth.policy import POLICY_LABEL
 
 log = logging.getLogger("rtpipe.auth")
 
-_SHAPE: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 _TEXT_CHARS: Final = 256
 _LISTS: Final = ("models", "tools", "voices", "modalities")
 _MISSING: Final = object()
-
-
-def is_token(key: str) -> bool:
-    """Whether it has the shape of a JWT."""
-    return _SHAPE.fullmatch(key) is not None
 
 
 class Tokens:
