@@ -145,9 +145,21 @@ class Namespace:
         Idempotent, but that a repeat starts the time anew.
         """
         _name(key)
-        if not isinstance(value, bytes) or len(value) > MAX_VALUE_BYTES:
-            raise ValueError(f"{key}: a value is bytes, at most {MAX_VALUE_BYTES} of them")
+        _value(key, value)
         await self._writer.call(lambda db, now: tables.put(db, now, self._name, key, value, ttl_s))
+
+    async def swap(
+        self, key: str, old: bytes | None, new: bytes | None, *, ttl_s: float | None = None
+    ) -> bool:
+        """Keeps `new` under `key` if `old` is what stands there; returns whether it was. None: no record.
+
+        Of several callers, in whatever processes, that know the same `old` one succeeds. `ttl_s` is as in
+        `put`. To repeat it after a StoreError, look first: False may mean that it had taken effect.
+        """
+        _name(key)
+        if new is not None:
+            _value(key, new)
+        return await self._writer.call(lambda db, now: tables.swap(db, now, self._name, key, old, new, ttl_s))
 
     async def get(self, key: str) -> bytes | None:
         """The value, or None if there is none or it has expired."""
@@ -172,6 +184,11 @@ def _name(text: str) -> str:
     if not 0 < len(text.encode()) <= MAX_NAME_BYTES:
         raise ValueError(f"a name has 1 to {MAX_NAME_BYTES} bytes of UTF-8, not {len(text.encode())}")
     return text
+
+
+def _value(key: str, value: bytes) -> None:
+    if not isinstance(value, bytes) or len(value) > MAX_VALUE_BYTES:
+        raise ValueError(f"{key}: a value is bytes, at most {MAX_VALUE_BYTES} of them")
 
 
 def _whole(amount: int, at_least: int | None = None) -> None:

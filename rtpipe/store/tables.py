@@ -171,6 +171,24 @@ def get(db: sqlite3.Connection, now: float, namespace: str, key: str) -> bytes |
     return row[0] if row else None
 
 
+def swap(
+    db: sqlite3.Connection,
+    now: float,
+    namespace: str,
+    key: str,
+    old: bytes | None,
+    new: bytes | None,
+    ttl_s: float | None,
+) -> bool:
+    if get(db, now, namespace, key) != old:
+        return False
+    if new is None:
+        delete(db, now, namespace, key)
+    else:
+        put(db, now, namespace, key, new, ttl_s)
+    return True
+
+
 def delete(db: sqlite3.Connection, _now: float, namespace: str, key: str) -> None:
     db.execute("DELETE FROM records WHERE namespace = ? AND key = ?", (namespace, key))
 

@@ -162,6 +162,22 @@ class StoreMachine(RuleBasedStateMachine):
         self.records[key] = (value, None if ttl_s is None else self.now + ttl_s)
         self._run(self.space.put, key, value, ttl_s)
 
+    @rule(
+        key=record_keys,
+        knows_it=st.booleans(),
+        value=st.none() | st.binary(max_size=3),
+        ttl_s=st.none() | st.integers(0, 100),
+    )
+    def swap(self, key: str, knows_it: bool, value: bytes | None, ttl_s: int | None) -> None:
+        kept, ends = self.records.get(key, (None, None))
+        standing = kept if self._living(ends) else None
+        old = standing if knows_it else b"another"
+        assert self._run(self.space.swap, key, old, value, ttl_s=ttl_s) == knows_it
+        if knows_it and value is None:
+            self.records.pop(key, None)
+        elif knows_it and value is not None:
+            self.records[key] = (value, None if ttl_s is None else self.now + ttl_s)
+
     @rule(key=record_keys)
     def delete(self, key: str) -> None:
         self.records.pop(key, None)

@@ -80,3 +80,16 @@ async def test_expired_rows_leave_the_file(store: Store, space: Namespace, path,
     ]
     db.close()
     assert counts == [1, 1, 0]
+
+
+async def test_of_two_that_know_the_same_record_one_swaps_it(space: Namespace, clock) -> None:
+    assert await space.swap("k", None, b"one", ttl_s=10)
+    assert not await space.swap("k", None, b"other")
+    assert [await space.swap("k", b"one", mine, ttl_s=10) for mine in (b"a", b"b")] == [True, False]
+    assert await space.get("k") == b"a"
+    clock.time += 10  # one that has expired is none
+    assert not await space.swap("k", b"a", b"c")
+    assert await space.swap("k", None, b"c")
+    assert not await space.swap("k", b"a", None)
+    assert await space.swap("k", b"c", None)
+    assert await space.get("k") is None
