@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from rtpipe.api.secret import Secret
 from rtpipe.protocol.models import end_of_life
+from rtpipe.transport.websocket import KEEPALIVE_S
 
 ENVIRONMENT = "environment"
 _OPENAI = ".openai.com"
@@ -96,6 +97,15 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             examples=["/etc/rtpipe/ca.pem"],
         ),
     ] = None
+    keepalive_s: Annotated[
+        float,
+        Meta(
+            ge=1,
+            le=300,
+            description="How often it is pinged. One that has not answered when the next ping is due is "
+            "lost: a connection that died without a word is noticed within twice as long.",
+        ),
+    ] = KEEPALIVE_S
     default_model: Annotated[
         str,
         Meta(

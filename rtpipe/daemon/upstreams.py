@@ -115,6 +115,7 @@ async def dial_upstream(
             max_message_bytes=limits.max_message_bytes,
             reassembly=reassembly,
             write_deadline_s=limits.write_deadline_s,
+            keepalive_s=upstream.keepalive_s,
             tls=tls,
             proxy=proxy,
         )

@@ -18,7 +18,7 @@ from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.http import MAX_HEAD_BYTES, Headers
 from rtpipe.transport.proxies import Proxy, ProxyFailed, open_tunnel
 from rtpipe.transport.tls import TlsStream, client_context
-from rtpipe.transport.websocket import MAX_MESSAGE_BYTES, WebSocketConnection
+from rtpipe.transport.websocket import KEEPALIVE_S, MAX_MESSAGE_BYTES, WebSocketConnection
 
 DIAL_TIMEOUT_S: Final = 10.0
 _BODY_BYTES: Final = 64 * 2**10
@@ -66,6 +66,7 @@ async def dial(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     reassembly: Reassembly | None = None,
     write_deadline_s: float = WRITE_DEADLINE_S,
+    keepalive_s: float = KEEPALIVE_S,
     tls: ssl.SSLContext | None = None,
     proxy: Proxy | None = None,
 ) -> Connection:
@@ -95,6 +96,7 @@ async def dial(
         max_message_bytes=max_message_bytes,
         reassembly=reassembly,
         write_deadline_s=write_deadline_s,
+        keepalive_s=keepalive_s,
     )
 
 

@@ -70,6 +70,15 @@ async def test_the_client_of_a_session_whose_upstream_is_cut_keeps_its_connectio
             assert kinds.count("conversation.item.added") == 2
 
 
+async def test_an_upstream_that_died_without_a_word_is_noticed_by_the_pings_it_owes(text):
+    async with simulated() as url:
+        sooner = text(url).replace('kind = "sim"', 'kind = "sim"\nkeepalive_s = 1')
+        async with in_process(sooner) as gateway, client(gateway.address) as app:
+            assert answer_of(await turn(app, "one")) == "You said: one"
+            await order(url, "stall")
+            assert answer_of(await turn(app, "two")) == "You said: two"
+
+
 async def test_the_next_upstream_serves_when_the_first_cannot_be_had(text):
     dialled = []
 
