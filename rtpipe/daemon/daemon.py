@@ -94,11 +94,11 @@ async def _run(
     guard = Guard()
     watchers = Watchers(guard, loaded.config.limits.watch_events)
     state_dir = loaded.config.state_path
-    store = Store.at(state_dir / "store.sqlite3")
     nothing = Generation(loaded, loaded.config, (), Lineup(Chain(()), {}), (), {})
     reassembly = Reassembly(loaded.config.limits.max_reassembly_bytes)
     audit = Audit(loaded.config.audit.file)
     process = Process(nothing, guard, watchers, reassembly, observer=observer, audit=audit)
+    store = Store.at(state_dir / "store.sqlite3", failed=process.store_failed)
     # What plugins run in the background outlives the sessions.
     async with trio.open_nursery() as background:
         services = Services(

@@ -92,6 +92,9 @@ METRICS: Mapping[str, Described] = {
     ),
     "rtpipe_accept_pauses": Described("counter", "How often accepting waited for a free file descriptor."),
     "rtpipe_overloaded": Described("counter", "Sessions refused near a limit, by what was short.", ("what",)),
+    "rtpipe_store_failures": Described(
+        "counter", "Calls of the store that failed: a full or failing disk, a file that cannot be written."
+    ),
     "rtpipe_used": Described("gauge", "Memory in bytes, file descriptors and tasks.", ("what",)),
     "rtpipe_held_bytes": Described("gauge", "Bytes of the events that wait now."),
     "rtpipe_held_bytes_exceeded": Described("counter", "How often max_held_bytes was too little."),
@@ -155,6 +158,7 @@ def _bounds(process: Process) -> dict[str, Values]:
         "rtpipe_connections_turned_away": {(bound,): count for bound, count in crowd.turned_away.items()},
         "rtpipe_accept_pauses": {(): crowd.accept_pauses},
         "rtpipe_overloaded": {(what,): count for what, count in pressure.refused.items()},
+        "rtpipe_store_failures": {(): process.totals.store_failures},
         "rtpipe_used": {(what,): count for what, count in pressure.used.items()},
         "rtpipe_held_bytes": {(): process.held.held},
         "rtpipe_held_bytes_exceeded": {(): process.held.met},

@@ -11,6 +11,7 @@ import trio
 from rtpipe.api.errors import Refused
 from rtpipe.api.facts import Fact
 from rtpipe.api.principal import Principal
+from rtpipe.api.store import StoreError
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
 from rtpipe.daemon import service
@@ -260,6 +261,11 @@ class Process:
         self.alerts.fact(fact)
         for tap in self.taps:
             tap.fact(fact)
+
+    def store_failed(self, error: StoreError) -> None:
+        """The disk failed a call of the store: counted each time, alerted once in a while."""
+        self.totals.store_failures += 1
+        self.signs.store_failed(error)
 
     def record(self, fact: Fact) -> None:
         """A fact that belongs to no session."""

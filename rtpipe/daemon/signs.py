@@ -13,6 +13,7 @@ from rtpipe.api.facts import (
     Spent,
     ToolCalled,
 )
+from rtpipe.api.store import StoreError
 from rtpipe.daemon.config_observe import Signs as Config
 
 _KEPT = 100_000
@@ -91,6 +92,10 @@ class Signs:
             case SessionClosed():
                 self._closed(fact, now)
 
+    def store_failed(self, error: StoreError) -> None:
+        """See that something could not be written down, or read. More of them are only counted."""
+        self._say("store_failed", str(error))
+
     def _add(self, now: float, key: str, amount: float = 1) -> None:
         for window in (self._window, self._longer):
             window.add(now, key, amount)
@@ -139,9 +144,11 @@ class Signs:
             self._alert(name, f"{some / all_:.0%} {what} ({some:.0f} of {all_:.0f})")
 
     def _alert(self, name: str, what: str, **labels: str) -> None:
+        self._say(name, f"{what} within {self._config.window_s:g} s", **labels)
+
+    def _say(self, name: str, message: str, **labels: str) -> None:
         now, last = self._now(), self._alerted_s.get(name)
         if last is not None and now - last < self._config.window_s:
             return
         self._alerted_s[name] = now
-        message = f"{what} within {self._config.window_s:g} s"
         self._record(Alerted(stage=HOST, name=name, message=message, labels=labels))

@@ -59,6 +59,7 @@ class Totals:
         )
         self.live: set[Session] = set()
         """Sessions from before they are in service until they are closed."""
+        self.store_failures = 0
         self._in_service: set[str] = set()
 
     def begin(self, session: Session) -> None:

@@ -94,3 +94,6 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         raise StoreError(path, "this file system cannot keep a write-ahead log", "use a local disk")
     # FULL: a commit returns when the log is on the disk, not merely with the kernel.
     db.execute("PRAGMA synchronous = FULL")
+    # What a failed sync left in the log may be nowhere but in memory, and the next sync would call it safe:
+    # the kernel tells of a lost page once. So before anything is promised all of the log is written anew.
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from rtpipe.api.store import Reservation
+from rtpipe.api.store import Reservation, StoreError
 from rtpipe.store import tables
 from rtpipe.store.tables import MAX_NAME_BYTES, MAX_VALUE_BYTES
 from rtpipe.store.writer import Writer
@@ -21,9 +21,18 @@ class Store:
         self._writer = writer
 
     @classmethod
-    def at(cls, path: str | Path, *, now: Callable[[], float] = time.time) -> Self:
-        """The store in that file, which is not touched before somebody uses it; else as ``open``."""
-        return cls(Writer(Path(path), now))
+    def at(
+        cls,
+        path: str | Path,
+        *,
+        now: Callable[[], float] = time.time,
+        failed: Callable[[StoreError], None] = lambda _: None,
+    ) -> Self:
+        """The store in that file, which is not touched before somebody uses it; else as ``open``.
+
+        *failed* is told of each call that failed by fault of the file or the disk, before its caller is.
+        """
+        return cls(Writer(Path(path), now, failed))
 
     @classmethod
     async def open(cls, path: str | Path, *, now: Callable[[], float] = time.time) -> Self:

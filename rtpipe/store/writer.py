@@ -35,11 +35,17 @@ class _Call:
 
 
 class Writer:
-    """Starts its thread at once; the file is opened by the first call. Made inside trio."""
+    """Starts its thread at once; the file is opened by the first call. Made inside trio.
 
-    def __init__(self, path: Path, now: Callable[[], float]) -> None:
+    *failed* is told of each call that the file or the disk failed, before its caller is.
+    """
+
+    def __init__(
+        self, path: Path, now: Callable[[], float], failed: Callable[[StoreError], None] = lambda _: None
+    ) -> None:
         self._path = path.absolute()  # the working directory may change before the file is reopened
         self._now = now
+        self._failed = failed
         self._token = trio.lowlevel.current_trio_token()
         self._queue: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
         self._closing = False
@@ -59,6 +65,13 @@ class Writer:
         """
         if self._closing:
             raise StoreError(self._path, "the store is closed", "open it again")
+        try:
+            return await self._call(work)
+        except StoreError as error:
+            self._failed(error)
+            raise
+
+    async def _call(self, work: Work[T]) -> T:
         if self._queue.qsize() >= MAX_WAITING:
             raise StoreError(self._path, f"{MAX_WAITING} calls wait for it", "check the disk")
         call = _Call(work, self._now())

@@ -1,8 +1,11 @@
 """Signs of failure become alerts, once in a window, and not of a few calls."""
 
+from pathlib import Path
+
 import pytest
 
 from rtpipe.api import facts
+from rtpipe.api.store import StoreError
 from rtpipe.daemon.config_observe import Signs as Config
 from rtpipe.daemon.signs import Signs
 
@@ -134,3 +137,13 @@ def test_callers_who_leave_after_a_tool():
         scene.closed(session=f"t{i}")
     assert scene.names == ["left_after_tool"]
     assert not scene.signs._last_call_s
+
+
+def test_a_disk_that_fails():
+    scene = Scene()
+    full = StoreError(Path("/var/lib/x"), "database or disk is full (SQLITE_FULL)", "free space on that disk")
+    for now in (0, 1, 101):
+        scene.now = now
+        scene.signs.store_failed(full)
+    assert scene.names == ["store_failed"] * 2
+    assert (scene.alerts[0].stage, scene.alerts[0].message) == ("host", str(full))

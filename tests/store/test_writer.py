@@ -151,6 +151,30 @@ async def test_a_failed_commit_fails_all_who_shared_it_once(
     assert len(connections) == 2  # a new one, the old is not trusted
 
 
+async def test_whoever_asked_to_is_told_of_each_call_that_failed(path: Path) -> None:
+    told: list[StoreError] = []
+    path.mkdir()
+    async with Store.at(path, failed=told.append) as store:
+        for _ in range(2):
+            with pytest.raises(StoreError) as caught:
+                await store.namespace("one").get("k")
+            assert told.pop() is caught.value
+        path.rmdir()
+        with pytest.raises(UnknownReservation):
+            await store.namespace("one").settle("r", 1)
+    assert told == []
+
+
+async def test_what_the_log_holds_is_written_anew_before_anything_is_promised(path: Path) -> None:
+    """A sync that failed left pages that are in memory only, and the next sync would not say so."""
+    async with await Store.open(path) as old:
+        await old.namespace("one").put("k", bytes(100_000))
+        log = path.with_name(f"{path.name}-wal")
+        assert log.stat().st_size > 100_000
+        async with await Store.open(path):
+            assert log.stat().st_size == 0
+
+
 async def test_a_full_disk(store: Store, space: Namespace) -> None:
     def fill(db: sqlite3.Connection, _now: float) -> None:
         (pages,) = db.execute("PRAGMA page_count").fetchone()
