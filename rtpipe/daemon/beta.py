@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import trio
 
 from rtpipe.protocol import beta
-from rtpipe.transport.connection import Connection, Peer
+from rtpipe.transport.connection import Connection, ConnectionLost, Peer
 from rtpipe.transport.http import Request
 
 
@@ -36,12 +36,23 @@ class BetaConnection:
     async def send_many(self, payloads: Sequence[bytes]) -> None:
         translated = [beta.from_ga(payload) for payload in payloads]
         if told := [payload for payload in translated if payload is not None]:
-            await self._connection.send_many(told)
+            try:
+                await self._connection.send_many(told)
+            except ConnectionLost as loss:
+                kept = [number for number, payload in enumerate(translated) if payload is not None]
+                loss.taken = kept[loss.taken] if loss.taken < len(kept) else len(payloads)
+                raise
         else:
             await trio.lowlevel.checkpoint()
 
     async def send(self, payload: bytes) -> None:
         await self.send_many((payload,))
+
+    def unacknowledged(self) -> int:
+        return self._connection.unacknowledged()
+
+    def abort(self, reason: str) -> None:
+        self._connection.abort(reason)
 
     async def close(self, code: int, reason: str) -> None:
         await self._connection.close(code, reason)

@@ -152,5 +152,11 @@ class _Greeted:
     async def send(self, payload: bytes) -> None:
         await self._connection.send(payload)
 
+    def unacknowledged(self) -> int:
+        return self._connection.unacknowledged()
+
+    def abort(self, reason: str) -> None:
+        self._connection.abort(reason)
+
     async def close(self, code: int, reason: str) -> None:
         await self._connection.close(code, reason)

@@ -48,11 +48,13 @@ class Closing:
 
 
 class ConnectionLost(Exception):
-    """The connection has ended: nothing more can be received or sent."""
+    """The connection has ended: nothing more can be received or sent. *taken*: how many payloads of the send
+    that found it so had left whole, from the first on."""
 
-    def __init__(self, closing: Closing) -> None:
+    def __init__(self, closing: Closing, taken: int = 0) -> None:
         super().__init__(f"{closing.code} {closing.reason}".rstrip())
         self.closing = closing
+        self.taken = taken
 
 
 class Connection(Protocol):
@@ -77,8 +79,9 @@ class Connection(Protocol):
         """Send text payloads (UTF-8), in order, with as few writes as may be.
 
         Returns when the transport has taken them all: until then the sender waits, and what the connection
-        keeps of them meanwhile is bounded. Raises ConnectionLost; when a payload, or 256 KiB of a longer
-        one, does not leave before the write deadline, that aborts the connection, and the reason says so.
+        keeps of them meanwhile is bounded. Raises ConnectionLost, which tells how many of them it took whole;
+        when a payload, or 256 KiB of a longer one, does not leave before the write deadline, that aborts the
+        connection, and the reason says so.
         A send that is cancelled while the peer is not reading leaves half a frame behind, so it aborts the
         connection too.
         """
@@ -86,6 +89,15 @@ class Connection(Protocol):
 
     async def send(self, payload: bytes) -> None:
         """Send one payload; otherwise as send_many()."""
+        ...
+
+    def unacknowledged(self) -> int:
+        """How many bytes of what was taken the peer's kernel has not acknowledged: they may not have arrived.
+        Once the connection has ended, how many they were then; 0 where nobody can tell."""
+        ...
+
+    def abort(self, reason: str) -> None:
+        """End the connection at once and without a word; who sends or receives meanwhile finds it lost."""
         ...
 
     async def close(self, code: int, reason: str) -> None:

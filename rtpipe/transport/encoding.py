@@ -89,6 +89,16 @@ def _head(first: int, size: int, mask_bit: int) -> bytes:
     return struct.pack("!BBQ", first, mask_bit | 127, size)
 
 
+def whole_frames(payloads: Sequence[bytes], side: Side, size: int) -> int:
+    """How many of `payloads` are whole in the first `size` bytes of what encode() makes of them."""
+    mask = 4 if side is Side.CLIENT else 0
+    for count, payload in enumerate(payloads):
+        size -= len(_head(WHOLE_TEXT, len(payload), 0)) + mask + len(payload)
+        if size < 0:
+            return count
+    return len(payloads)
+
+
 def ping_frame(side: Side) -> bytes:
     """A ping that carries nothing."""
     return _control_frame(PING, b"", side)

@@ -21,6 +21,7 @@ from rtpipe.transport.connection import (
 )
 from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.websocket import MAX_MESSAGE_BYTES
+from rtpipe.transport.wire import GONE, wire_over
 
 CLOSED: Final = "rtpipe.closed"
 _READ_BYTES: Final = 64 * 2**10
@@ -49,6 +50,7 @@ class JsonLines:
         self.at_end_of_input: Callable[[], Awaitable[None]] | None = None
         """Awaited when the peer has said all it will say, before the connection counts as closed."""
         self._stream = stream
+        self._wire = wire_over(stream)
         self._reassembly = reassembly or Reassembly()
         self._buffer = bytearray()
         self._searched = 0
@@ -95,19 +97,29 @@ class JsonLines:
         lines = b"".join(_one_line(payload) + b"\n" for payload in payloads)
         async with self._writing:
             self._check()
-            whole = False
+            whole, before = False, self._wire.written
             try:
                 with trio.fail_after(self._write_deadline_s):
-                    await self._stream.send_all(lines)
+                    await self._wire.write(lines)
                 whole = True
             except trio.TooSlowError:
                 reason = f"nothing read within the write deadline of {self._write_deadline_s:g} s"
-                raise self._lose(reason) from None
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                raise self._lose("connection lost") from None
+                raise self._lose(reason, lines.count(b"\n", 0, self._wire.written - before)) from None
+            except GONE:
+                left = lines.count(b"\n", 0, self._wire.written - before)
+                raise self._lose("connection lost", left) from None
             finally:
                 if not whole and self._closing is None:  # cancelled: half a line may stand there
                     self._lose("a send was cancelled in mid line")
+
+    def unacknowledged(self) -> int:
+        """Over a Unix socket what left has arrived."""
+        return 0
+
+    def abort(self, reason: str) -> None:
+        """As a Connection."""
+        self._lose(reason)
+        trio.lowlevel.spawn_system_task(trio.aclose_forcefully, self._stream)
 
     async def close(self, code: int, reason: str) -> None:
         """Tell the peer code and reason in a last line and close. Bounded, shielded; twice is harmless."""
@@ -154,9 +166,9 @@ class JsonLines:
         if self._closing is not None:
             raise ConnectionLost(self._closing)
 
-    def _lose(self, reason: str) -> ConnectionLost:
+    def _lose(self, reason: str, taken: int = 0) -> ConnectionLost:
         self._closing = self._closing or Closing(ABNORMAL, reason, clean=False)
-        return ConnectionLost(self._closing)
+        return ConnectionLost(self._closing, taken)
 
 
 def _one_line(payload: bytes) -> bytes:

@@ -46,8 +46,16 @@ class MemoryConnection:
         return payloads
 
     async def send_many(self, payloads: Sequence[bytes]) -> None:
-        for payload in payloads:
-            await self.send(payload)
+        for count, payload in enumerate(payloads):
+            try:
+                await self.send(payload)
+            except ConnectionLost as loss:
+                loss.taken = count
+                raise
+
+    def unacknowledged(self) -> int:
+        """Nothing is on its way that has not arrived."""
+        return 0
 
     async def send(self, payload: bytes) -> None:
         await trio.lowlevel.checkpoint()

@@ -1,5 +1,6 @@
 """TLS over any stream of bytes, with OpenSSL between two buffers in memory; contexts for both sides."""
 
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -55,6 +56,15 @@ class TlsStream(trio.abc.HalfCloseableStream):
         self._sent_eof = False
         self._received_eof = False
         self._failure: trio.BrokenResourceError | None = None
+        self.sent = 0
+        """Bytes given to send_all that have left, or may have."""
+        self.unsure = 0
+        """Of these, the ones that were being sent when it broke."""
+
+    @property
+    def transport(self) -> trio.abc.Stream:
+        """What carries it."""
+        return self._transport
 
     @property
     def version(self) -> str | None:
@@ -117,10 +127,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
         try:
             with memoryview(data) as view:
                 for start in range(0, len(view), _WRITE_BYTES):
-                    piece = view[start : start + _WRITE_BYTES]
-                    while piece:
-                        piece = piece[self._tls.write(piece) :]
-                    await self._transport.send_all(self._outgoing.read())
+                    await self._send(view[start : start + _WRITE_BYTES])
         except ssl.SSLError as error:
             raise self._fail(TlsFailed(error)) from error
         except BaseException:
@@ -128,6 +135,31 @@ class TlsStream(trio.abc.HalfCloseableStream):
             raise
         finally:
             self._sending = False
+
+    async def _send(self, data: memoryview) -> None:
+        size, rest = len(data), data
+        while rest:
+            rest = rest[self._tls.write(rest) :]
+        encrypted = self._outgoing.read()
+        left = self._send_now(encrypted)  # raises where none of it leaves
+        self.sent += size
+        self.unsure = size
+        if left < len(encrypted):
+            await self._transport.send_all(encrypted[left:])
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        self.unsure = 0
+
+    def _send_now(self, data: bytes) -> int:
+        """Send what leaves without waiting; returns how many bytes, 0 if the transport cannot tell."""
+        if not isinstance(self._transport, trio.SocketStream):
+            return 0
+        try:
+            return os.write(self._transport.socket.fileno(), data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
 
     async def wait_send_all_might_not_block(self) -> None:
         """As a trio.abc.SendStream."""

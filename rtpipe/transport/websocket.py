@@ -22,7 +22,7 @@ from rtpipe.transport.connection import (
     Peer,
     wire_reason,
 )
-from rtpipe.transport.encoding import Side, close_frame, encode, ping_frame, pong_frame
+from rtpipe.transport.encoding import Side, close_frame, encode, ping_frame, pong_frame, whole_frames
 from rtpipe.transport.frames import Ending, FrameReader, Reassembly
 from rtpipe.transport.keeper import Heartbeat, keep, let_go
 from rtpipe.transport.wire import GONE, wire_over
@@ -72,6 +72,8 @@ class WebSocketConnection:
         self._closing: Closing | None = None
         self._closed_by_us = False
         self._released = trio.Event()
+        self._payloads_from: int | None = None
+        self._unacknowledged: int | None = None
         self._heartbeat = Heartbeat(keepalive_s, trio.current_time())
         self._has_read = False
         self._answering = False
@@ -101,10 +103,19 @@ class WebSocketConnection:
         return payloads[0]
 
     def send_many(self, payloads: Sequence[bytes]) -> Coroutine[Any, Any, None]:
-        return self._write(encode(payloads, self._side))
+        return self._write(encode(payloads, self._side), payloads)
 
     def send(self, payload: bytes) -> Coroutine[Any, Any, None]:
-        return self._write(encode((payload,), self._side))
+        return self._write(encode((payload,), self._side), (payload,))
+
+    def unacknowledged(self) -> int:
+        return self._wire.unacknowledged() if self._unacknowledged is None else self._unacknowledged
+
+    def abort(self, reason: str) -> None:
+        if self._closing is None:
+            self._closing = Closing(ABNORMAL, reason, clean=False, ours=True)
+            self._wire.interrupt()
+            self._in_background(self._release)
 
     async def close(self, code: int, reason: str) -> None:
         reason = wire_reason(code, reason)
@@ -191,17 +202,27 @@ class WebSocketConnection:
 
     # Writing.
 
-    async def _write(self, pieces: Iterable[bytes | memoryview], *, farewell: bool = False) -> None:
-        """Write whole frames, and what is owed before them. Raises ConnectionLost."""
+    async def _write(
+        self,
+        pieces: Iterable[bytes | memoryview],
+        payloads: Sequence[bytes] = (),
+        *,
+        farewell: bool = False,
+    ) -> None:
+        """Write whole frames, those of `payloads`, and what is owed before them. Raises ConnectionLost."""
         while self._writing:
             await self._next_to_write.park()
         self._writing = True
+        self._payloads_from = None
+        taken: int | None = None
         try:
             if self._closing is not None and not farewell:
                 raise self._lost()
             # Once something has left, all of it leaves or the connection breaks: a close waits its turn.
             if self._frames.pings or self._heartbeat.owes_ping:
                 pieces = chain(self._owed(), pieces)
+            else:
+                self._payloads_from = self._wire.written
             has_left = False
             for piece in pieces:
                 written = self._wire.write_now(piece)
@@ -214,18 +235,25 @@ class WebSocketConnection:
                     self._unpaused = 0
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 has_left = True
+        except ConnectionLost as loss:
+            loss.taken = self._taken(payloads)
+            raise
         except GONE:
-            gone = True
-        else:
-            gone = False
+            taken = self._taken(payloads)
         finally:
             self._writing = False
             if self._next_to_write:
                 self._next_to_write.unpark()
-        if gone:
+        if taken is not None:
             if not farewell:
                 await self._await_last_words()
-            raise self._lost()
+            raise self._lost(taken)
+
+    def _taken(self, payloads: Sequence[bytes]) -> int:
+        """How many of these left whole in the write that broke."""
+        if self._payloads_from is None:
+            return 0
+        return whole_frames(payloads, self._side, self._wire.written - self._payloads_from)
 
     async def _put_slowly(self, rest: memoryview) -> None:
         """The deadline is for each piece: a large frame may take long as long as its pieces leave."""
@@ -273,6 +301,7 @@ class WebSocketConnection:
         if self._heartbeat.owes_ping:
             self._heartbeat.asked(trio.current_time())
             yield ping_frame(self._side)
+        self._payloads_from = self._wire.written
 
     # Ending. Whoever sets _closing sees to it that the stream is released.
 
@@ -317,13 +346,15 @@ class WebSocketConnection:
 
     async def _release(self) -> None:
         let_go(self)
+        if self._unacknowledged is None:
+            self._unacknowledged = self._wire.unacknowledged()
         self._frames.discard()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self._stream)
         self._released.set()
 
-    def _lost(self) -> ConnectionLost:
-        return ConnectionLost(self._closing or Closing(ABNORMAL, "connection lost", clean=False))
+    def _lost(self, taken: int = 0) -> ConnectionLost:
+        return ConnectionLost(self._closing or Closing(ABNORMAL, "connection lost", clean=False), taken)
 
     def _in_background(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         trio.lowlevel.spawn_system_task(self._guard, work, arguments)

@@ -5,10 +5,16 @@ the frames nothing else runs, so an idle connection needs no buffer of its own.
 """
 
 import os
+import socket
+import sys
+import termios
 from contextlib import suppress
+from fcntl import ioctl
 from typing import Final, Protocol
 
 import trio
+
+from rtpipe.transport.tls import TlsStream
 
 READ_BYTES: Final = 128 * 2**10
 FULL_FLOW_BYTES: Final = READ_BYTES // 4
@@ -22,6 +28,12 @@ _shared: Final[trio.lowlevel.RunVar[memoryview]] = trio.lowlevel.RunVar("rtpipe 
 
 class Wire(Protocol):
     """One task reads and one writes, both at once if they like. All methods raise one of GONE at the end."""
+
+    @property
+    def written(self) -> int:
+        """Bytes that have been taken so far. Where nobody can tell what became of a write that broke, TLS
+        counts it as taken, any other stream does not."""
+        ...
 
     async def read(self) -> bytes | memoryview | None:
         """What has come, to be used before the next await; empty at the end, None after interrupt().
@@ -39,7 +51,11 @@ class Wire(Protocol):
         ...
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Write all of it. After a cancellation nobody knows how much of it left."""
+        """Write all of it."""
+        ...
+
+    def unacknowledged(self) -> int:
+        """How many of these bytes the peer's kernel has not acknowledged; 0 where nobody can tell."""
         ...
 
 
@@ -52,6 +68,7 @@ class SocketWire:
     """A plain socket. The descriptor is asked for each time: once closed, its number is somebody else's."""
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
+        self.written = 0
         self._socket = socket
         self._buffer = _shared_buffer()
         self._unpaused = 0
@@ -89,11 +106,13 @@ class SocketWire:
 
     def write_now(self, data: bytes | memoryview) -> int:
         try:
-            return os.write(self._socket.fileno(), data)
+            size = os.write(self._socket.fileno(), data)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise trio.BrokenResourceError(str(error)) from error
+        self.written += size
+        return size
 
     async def write(self, data: bytes | memoryview) -> None:
         rest = memoryview(data)
@@ -102,6 +121,9 @@ class SocketWire:
             with suppress(trio.ClosedResourceError):  # it may be interrupt(), which is not meant for writers
                 await trio.lowlevel.wait_writable(self._socket)
             rest = rest[self.write_now(rest) :]
+
+    def unacknowledged(self) -> int:
+        return _unacknowledged(self._socket)
 
     def _fileno(self) -> int:
         """Raises ClosedResourceError."""
@@ -115,6 +137,7 @@ class StreamWire:
     """Any other stream, such as TLS or one in memory."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
+        self._written = 0
         self._stream = stream
         self._waiting = trio.CancelScope()
 
@@ -131,6 +154,32 @@ class StreamWire:
 
     async def write(self, data: bytes | memoryview) -> None:
         await self._stream.send_all(data)
+        self._written += len(data)
+
+    @property
+    def written(self) -> int:
+        return self._stream.sent if isinstance(self._stream, TlsStream) else self._written
+
+    def unacknowledged(self) -> int:
+        """Of TLS the bytes on the wire count, which are a few more than what they carry."""
+        if not isinstance(self._stream, TlsStream):
+            return 0
+        below = self._stream.transport
+        on_wire = _unacknowledged(below.socket) if isinstance(below, trio.SocketStream) else 0
+        return on_wire + self._stream.unsure
+
+
+def _unacknowledged(sock: trio.socket.SocketType) -> int:
+    """What Linux calls SIOCOUTQ (tcp(7)); it can be asked for after a reset too. Of a Unix socket it counts
+    something else."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.fileno() < 0:
+        return 0
+    answer = bytearray(4)
+    try:
+        ioctl(sock.fileno(), termios.TIOCOUTQ, answer)
+    except OSError:
+        return 0
+    return int.from_bytes(answer, sys.byteorder)
 
 
 def _shared_buffer() -> memoryview:
