@@ -48,6 +48,11 @@ def payloads(count: int, size: int) -> list[bytes]:
     return [b'{"n":%d,"x":"%s"}' % (number, b"x" * size) for number in range(count)]
 
 
+async def send_until_broken(connection: Connection) -> None:
+    while True:
+        await connection.send(b"{}")
+
+
 async def read_until_broken(stream: trio.abc.Stream) -> bytes:
     data = bytearray()
     with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -127,8 +132,7 @@ async def test_a_connection_that_was_broken_before_takes_nothing(kind: str, tmp_
     ours = WebSocketConnection(left, Side.SERVER, Peer("test"))
     await trio.aclose_forcefully(theirs)
     with trio.fail_after(WAIT_S), pytest.raises(ConnectionLost) as lost:
-        while True:
-            await ours.send(b"{}")
+        await send_until_broken(ours)
     assert lost.value.taken == 0
 
 
