@@ -138,7 +138,11 @@ class Hooks:
 
     @hookspec
     def upstream_replaced(self, session: "Session[Any]", loss: str) -> None:
-        """Another upstream connection now serves the session; *loss* names what could not be kept."""
+        """Another upstream connection takes over: the last one is heard no more, the next one not yet.
+
+        *loss* names what could not be kept. What was sent and not answered the host sends again, and what ran
+        has ended with a ``response.done`` of origin host; what is sent now comes behind that.
+        """
 
     @hookspec
     def configure(self, session: "Session[Any]", draft: "Draft") -> None:

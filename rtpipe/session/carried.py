@@ -106,8 +106,8 @@ class Carried:
             oldest = next((e for e in self._waiting if e.type == Client.AUDIO_APPEND), None)
             if oldest is None:
                 message = "The connection to the model is being renewed, and too many events wait for it."
-                cause = events.event_id_of(event.data) if event.origin == CLIENT else None
-                self._session.client_edge.tell("event_queue_full", message, cause)
+                cause = events.event_id_of(event.data)
+                self._session.client_edge.tell("event_queue_full", message, cause, by_upstream=True)
                 return "refused"
             self._waiting.remove(oldest)
             self._waiting_bytes -= len(oldest.payload)
@@ -222,7 +222,8 @@ class Carried:
         for item_id in answer.open:
             self.log.delete(item_id)
         if answer.asked is not None:
-            yield Event.received(answer.asked.payload, answer.asked.type, HOST)
+            # As whose it is decides who hears the answer; a client's is asked by the host now.
+            yield answer.asked.copy(HOST if answer.asked.origin == CLIENT else None)
         elif answer.origin == UPSTREAM_ORIGIN:
             yield Event(events.response_create(self._session.veil.own_id()), origin=HOST)
 

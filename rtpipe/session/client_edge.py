@@ -137,14 +137,17 @@ class ClientEdge:
             message = "The conversation has no such item."
             raise Unreadable("item_not_found", message, events.event_id_of(data))
 
-    def tell(self, code: str, message: str, event_id: str | None) -> None:
-        """Answer the client with an ``error`` event, in order with everything else it is sent."""
+    def tell(self, code: str, message: str, event_id: str | None, *, by_upstream: bool = False) -> None:
+        """Answer the client with an ``error`` event, in order with everything else it is sent.
+
+        *by_upstream*: where the upstream would say it, so that every stage hears what became of its own.
+        """
         error = Event(
             events.error_event(code, message, event_id=event_id, own_id=self._session.veil.own_id()),
             origin=HOST,
         )
         try:
-            self._session.lane(DOWNSTREAM).inject(error, len(self._session.chain))
+            self._session.lane(DOWNSTREAM).inject(error, 0 if by_upstream else len(self._session.chain))
         except QueueFull:
             self._session.end(Ending(POLICY_VIOLATION, "too many errors are waiting to be read", HOST))
 

@@ -163,12 +163,10 @@ class Session:
                 await self.lane(DOWNSTREAM).settle()
             self.upstream_edge.carried.take_audio()
             loss = ", ".join(part for part in (loss, self.upstream_edge.carried.loss()) if part)
-        before = await self.upstream_edge.attach(connection)
+        before = await self.upstream_edge.attach(connection, loss)
         if before is not None:
             self.start(before.close, NORMAL, "replaced")
         self.record(LegChanged(leg="upstream", change="replaced" if replaced else "attached", cause=loss))
-        if replaced:
-            await self.tell_stages("upstream_replaced", loss)
 
     async def attach_client(self, connection: Connection) -> None:
         """Have *connection* serve the client leg; one it replaces is closed."""

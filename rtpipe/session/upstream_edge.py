@@ -126,9 +126,9 @@ class UpstreamEdge:
         self._session.meter.passed(UPSTREAM, kind, payload)
         return "delivered" if await self._session.upstream.send(payload) else "lost"
 
-    async def attach(self, connection: Connection) -> Connection | None:
+    async def attach(self, connection: Connection, loss: str = "") -> Connection | None:
         """Tell *connection* the composed configuration and have it serve the leg; then tell it what the last
-        one knew. Returns the one it replaces, for the caller to close."""
+        one knew, but for *loss*. Returns the one it replaces, for the caller to close."""
         replaced = self._session.upstream.was_attached
         before = None
         try:
@@ -143,6 +143,8 @@ class UpstreamEdge:
                     self._creates_of_client = 0
                     self.responses.upstream_replaced()
                     self._quieter.unpark_all()
+                    # Now: what the next one says must not be taken for something of the last one's.
+                    await self._session.tell_stages("upstream_replaced", loss)
                 if (payload := await self.composing.compose_own(waits_for)) is not None:
                     await connection.send(payload)
                     self._session.meter.passed(UPSTREAM, Client.SESSION_UPDATE, payload)

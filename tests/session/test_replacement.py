@@ -1,12 +1,12 @@
 """Another upstream in place of one that is lost: the conversation goes on."""
 
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import trio
 
-from rtpipe import facts
+from rtpipe import Event, Plugin, facts, on_server
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.replacement import FIRST_DELAY_S, Redial
 from rtpipe.testing import ChainHarness
@@ -192,3 +192,56 @@ async def test_two_hundred_that_are_lost_at_once_do_not_come_back_at_once(
     assert len(since) == 200
     assert since[-1] <= FIRST_DELAY_S
     assert max(tenths) < 100
+
+
+class Asks(Plugin[None, None]):
+    """Asks for an answer that the client does not get, or for more than there is room for; notes what it hears."""
+
+    heard: ClassVar[list[str]]
+
+    def session_open(self) -> None:
+        Asks.heard = []
+
+    def upstream_replaced(self) -> None:
+        self.heard.append("replaced")
+
+    @on_server("response.created", "error")
+    def note(self, event: Event) -> None:
+        self.heard.append(event.data.get("error", event.data)["event_id" if event.type == "error" else "type"])
+
+
+async def test_stages_hear_of_another_upstream_before_it_says_anything(autojump_clock: Any) -> None:
+    upstreams = Upstreams("drop before response.created")
+    async with ChainHarness({"asks": Asks}, upstream=upstreams, redials=True) as chain:
+        caller = Caller(chain)
+        await caller.text("u1", "how are you")
+        await caller.answered_all(1)
+        assert Asks.heard == ["replaced", "response.created"]
+
+
+async def test_what_a_stage_asked_in_silence_is_asked_again_in_silence(autojump_clock: Any) -> None:
+    upstreams = Upstreams("drop before response.output_text.done")
+    async with ChainHarness({"asks": Asks}, upstream=upstreams, redials=True) as chain:
+        chain.session.upstream_edge.retries = True
+        response = {"output_modalities": ["text"], "conversation": "none"}
+        view: Any = chain.session.view("asks")
+        view.send_upstream(Event({"type": "response.create", "response": response}))
+        await trio.sleep(5)
+        ended = [(f.status, f.origin) for f in chain.facts if isinstance(f, facts.ResponseEnded)]
+        assert ended == [("failed", "asks"), ("completed", "asks")]
+        assert not [kind for kind in chain.client.take_types() if kind.startswith("response.")]
+
+
+async def test_a_stage_hears_that_there_was_no_room_and_the_client_does_not(autojump_clock: Any) -> None:
+    limits = SessionLimits(outage_bytes=1000)
+    async with ChainHarness({"asks": Asks}, upstream=Upstreams(), redials=True, limits=limits) as chain:
+        await chain.settle()
+        chain.client.take()
+        chain.session.upstream.connection.abort()
+        await chain.settle()
+        view: Any = chain.session.view("asks")
+        item = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "x" * 2000}]}
+        event_id = view.send_upstream(Event({"type": "conversation.item.create", "item": item}))
+        await chain.settle()
+        assert Asks.heard == [event_id]
+        assert chain.client.take() == []
