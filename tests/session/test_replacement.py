@@ -241,7 +241,8 @@ async def test_a_stage_hears_that_there_was_no_room_and_the_client_does_not(auto
         await chain.settle()
         view: Any = chain.session.view("asks")
         item = {"type": "message", "role": "system", "content": [{"type": "input_text", "text": "x" * 2000}]}
-        event_id = view.send_upstream(Event({"type": "conversation.item.create", "item": item}))
+        create = Event({"type": "conversation.item.create", "item": item})
+        _, second = view.send_upstream(create), view.send_upstream(create)
         await chain.settle()
-        assert Asks.heard == [event_id]
+        assert Asks.heard == [second]
         assert chain.client.take() == []
