@@ -171,4 +171,3 @@ def give_up(governor: "CostGovernor", state: State) -> None:
             governor.books.give_up(reserved)
     state.pending.clear()
     state.running.clear()
-    state.repeats_metadata = False

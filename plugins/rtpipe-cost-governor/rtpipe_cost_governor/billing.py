@@ -83,11 +83,16 @@ def judged(
 ) -> Bill:
     """The bill, or what is taken for it where the upstream says nothing or contradicts itself."""
     usage = savings.NOTHING
+    if lost:
+        estimate = reserved.micro_usd if reserved is not None else _longest(governor, session)
+        if governor.config.unpriced == "allow" and not session.state.price.known:
+            estimate = 0
+        return Bill(usage=usage, micro_usd=estimate, parts={"audio_out": estimate}, doubt="connection lost")
     if bill is None:
-        generated = lost or response.get("output") or response.get("status") not in ("failed", "cancelled")
+        generated = response.get("output") or response.get("status") not in ("failed", "cancelled")
         estimate = reserved.micro_usd if reserved is not None else 0
         if generated and reserved is None:
-            estimate, _ = worst_cost(session, {}, session.state.caps.max_output_tokens, governor.fallback)
+            estimate = _longest(governor, session)
         if not generated:
             return Bill(usage=usage, micro_usd=0, parts={})
         bill = Bill(usage=usage, micro_usd=estimate, parts={"audio_out": estimate}, doubt="no usage")
@@ -100,6 +105,11 @@ def judged(
         if governor.config.unpriced == "refuse":
             landing.begin(governor, session, "Usage cannot be priced")
     return bill
+
+
+def _longest(governor: "CostGovernor", session: Session[State]) -> int:
+    """What the longest answer may cost, in micro-dollars."""
+    return worst_cost(session, {}, session.state.caps.max_output_tokens, governor.fallback)[0]
 
 
 def book(

@@ -108,10 +108,10 @@ class CostGovernor(Plugin[Config, State]):
         room.regate(self, session)
 
     def upstream_replaced(self, session: Session[State]) -> None:
-        """What ran is lost with its connection, and its bill: what is reserved for it counts."""
-        answers.give_up(self, session.state)
+        """What ran has been ended by the host, and counts as what was reserved for it. What was asked for and
+        had not begun is asked again of the next one: its reservation stands."""
+        session.state.repeats_metadata = False
         session.state.prunable.clear()
-        session.state.tell_waiters()
 
     def session_close(self, session: Session[State]) -> None:
         """What is still reserved stays so: nobody will say what it came to."""
