@@ -5,7 +5,7 @@ defining a method of that name; event hooks have names of the author's choosing 
 ``@on_client`` and the like. A method may leave out parameters it does not need.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,14 +66,17 @@ watch_server.__doc__ = """See server events as they enter this stage, off the pa
 LIMITS: dict[str, float | None] = {
     "startup": 30.0,
     "shutdown": 5.0,
+    "config_changed": 1.0,
     "authenticate": HANDSHAKE_LIMIT_S,
     "still_allowed": 1.0,
+    "current_limits": 1.0,
     "session_open": HANDSHAKE_LIMIT_S,
     "session_close": 5.0,
     "upstream_dial": HANDSHAKE_LIMIT_S,
     "client_attached": 1.0,
     "client_detached": 1.0,
     "upstream_replaced": 1.0,
+    "limits_changed": 1.0,
     "configure": 0.2,
     "client_event": 0.2,
     "server_event": 0.2,
@@ -98,6 +101,16 @@ class Hooks:
         """Once for an instance, after its last session, in reverse chain order, shielded."""
 
     @hookspec
+    def config_changed(self, before: Any) -> None:
+        """A reload has changed the options: ``self.config`` are the new ones, *before* those until now.
+
+        A plugin that has this hook keeps its instance, and its sessions, whatever options change; one that
+        has not gets a new instance for new sessions. Called when all else of the reload has succeeded. Failing
+        fails the reload: ``self.config`` is what it was, and the hook is called once more, with *before* the
+        options that were not taken.
+        """
+
+    @hookspec
     def authenticate(self, request: "ConnectRequest") -> "Principal | None":
         """At every connection of any role, before a session exists; the first answer wins.
 
@@ -111,6 +124,13 @@ class Hooks:
         whenever a plugin calls ``judge_again()``.
 
         ``False`` ends the session, tap or tool service. ``None``: not mine to say.
+        """
+
+    @hookspec
+    def current_limits(self, principal: "Principal") -> "Mapping[str, str | int | float] | None":
+        """The ``limits`` by now of somebody who was let in: asked about every session whenever
+        ``still_allowed`` is; the first answer that is not ``None`` wins, and becomes those of
+        ``session.principal``.
         """
 
     @hookspec
@@ -143,6 +163,10 @@ class Hooks:
         *loss* names what could not be kept. What was sent and not answered the host sends again, and what ran
         has ended with a ``response.done`` of origin host; what is sent now comes behind that.
         """
+
+    @hookspec
+    def limits_changed(self, session: "Session[Any]") -> None:
+        """The ``limits`` of ``session.principal`` are others than before."""
 
     @hookspec
     def configure(self, session: "Session[Any]", draft: "Draft") -> None:

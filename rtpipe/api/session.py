@@ -94,6 +94,22 @@ class Session(Protocol[StateT_co]):
         ...
 
     @property
+    def kept(self) -> Json:
+        """What this stage has given to `keep` (a copy), perhaps in a process that has ended since; empty
+        where it has given nothing, or nothing lasted."""
+        ...
+
+    def keep(self, what: Json) -> None:
+        """Have this JSON object found again at `kept`, in place of the one before. It lasts as long as the
+        session: beyond the process where the session is persisted, which is then as old as that.
+
+        State that a session should not lose in a restart belongs here, a few hundred bytes of it: it is
+        written with the conversation, within a second. Raises ``TypeError`` for what is no JSON, and
+        ``ValueError`` for more than 16 KiB of it.
+        """
+        ...
+
+    @property
     def meter(self) -> Meter: ...
 
     @property

@@ -102,18 +102,25 @@ class PluginHost:
                 self._tasks.remove(scope)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Instance:
-    """A plugin that was made, what it was made of, and what it was given."""
+    """A plugin that was made, what it is made of by now, and what it was given."""
 
     spec: StageSpec
     plugin: Plugin[Any, Any]
     host: PluginHost
 
     def serves(self, spec: StageSpec) -> bool:
-        """Whether a stage made of *spec* would be the same plugin with the same options."""
+        """Whether a stage made of *spec* would be the same plugin, with the same options or taking them."""
         mine = self.spec
-        return (mine.name, mine.plugin_type, mine.config) == (spec.name, spec.plugin_type, spec.config)
+        if (mine.name, mine.plugin_type) != (spec.name, spec.plugin_type):
+            return False
+        return mine.config == spec.config or hasattr(spec.plugin_type, "config_changed")
+
+    def become(self, spec: StageSpec) -> None:
+        """Have the options of *spec*."""
+        self.spec = spec
+        self.plugin.config = spec.config
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +132,7 @@ class Lineup:
 
 
 async def line_up(specs: Sequence[StageSpec], services: Services, before: Lineup | None = None) -> Lineup:
-    """Make the instances and compile them; those of *before* that need no change are kept.
+    """Make the instances and compile them; those of *before* that can serve are kept, with their options.
 
     Raises ``ConfigError`` naming the plugin that cannot be made.
     """
@@ -140,11 +147,41 @@ async def line_up(specs: Sequence[StageSpec], services: Services, before: Lineup
                 instance = await _make(spec, on_error, services)
             made[spec.name] = instance
             stages.append(Stage(spec.name, instance.plugin, spec.kind, on_error, spec.timeout_s))
+        if before is not None and tuple(stages) == before.chain.stages:
+            return before
         return Lineup(Chain(stages), made)
     except BaseException:
         for name, instance in made.items():
             if instance is not kept.get(name):
                 instance.host.end()
+        raise
+
+
+async def change(specs: Sequence[StageSpec], lineups: Sequence[Lineup], guard: Guard) -> None:
+    """Give the instances in *lineups* that can serve stages of *specs* the options of these, all or none.
+
+    Raises ``ConfigError`` naming the plugin that cannot take them.
+    """
+    wanted = {spec.name: spec for spec in specs}
+    changed: list[tuple[HookCall, Instance, StageSpec]] = []
+    try:
+        for lineup in lineups:
+            for call in lineup.chain.calls("config_changed"):
+                instance, spec = lineup.instances[call.stage], wanted.get(call.stage)
+                if spec is None or not instance.serves(spec) or instance.spec.config == spec.config:
+                    continue
+                before = instance.spec
+                changed.append((call, instance, before))
+                instance.become(spec)
+                await guard.call(call, before.config)
+    except BaseException as exc:
+        with trio.CancelScope(shield=True):
+            for undo, instance, before in reversed(changed):
+                not_taken = instance.spec
+                instance.become(before)
+                await guard.run(undo, not_taken.config)
+        if isinstance(exc, HookFailed | Refused):
+            raise ConfigError(f"plugin {call.stage} does not take its new options: {_why(exc)}") from None
         raise
 
 

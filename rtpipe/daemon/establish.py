@@ -18,7 +18,7 @@ from rtpipe.daemon.config_upstream import Upstream
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.process import Process, Served
 from rtpipe.daemon.resume import after_of, names_session, place_of
-from rtpipe.daemon.standing import require_standing
+from rtpipe.daemon.standing import renew_limits, require_standing
 from rtpipe.daemon.upstreams import TRANSCRIPTION, choose, dial_request, dial_upstream
 from rtpipe.protocol.session_config import model as bound_model
 from rtpipe.protocol.session_config import session_type
@@ -99,6 +99,7 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
             with process.registered(made[0]), process.places.kept(place, session):
                 # From here on whoever takes something away finds it; what was taken before is asked for now.
                 await require_standing(process, session.principal)
+                await renew_limits(process, session)
                 await session.attach_client(await knock.accept(session))
                 await session.ended.wait()
         except (Refused, DialRefused, DialFailed, DialTimeout, trio.TooSlowError, ClientGone) as exc:

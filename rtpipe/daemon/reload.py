@@ -154,6 +154,8 @@ class Reloader:
             await instances.start(lineup.chain, guard, new)
             try:
                 routes = await collect_routes(lineup.chain, guard)
+                # Instances that only sessions of before have are among them: what changes, changes for all.
+                await instances.change(specs, [each.lineup for each in self._living], guard)
             except BaseException:
                 await instances.stop(lineup.chain, guard, new)
                 raise

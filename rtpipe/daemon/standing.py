@@ -1,6 +1,7 @@
-"""Whether those who were let in may stay: what was granted may be taken away while they are here."""
+"""What was granted may be taken away, or be another amount, while those who were let in are here."""
 
 import logging
+from collections.abc import Mapping
 from typing import Final
 
 from rtpipe.api.errors import HookFailed, Refused
@@ -9,6 +10,7 @@ from rtpipe.api.principal import Principal
 from rtpipe.chain.guard import HookCall
 from rtpipe.daemon.process import Process
 from rtpipe.session.closing import Ending
+from rtpipe.session.session import Session
 
 log = logging.getLogger("rtpipe.daemon")
 
@@ -43,12 +45,32 @@ async def require_standing(process: Process, principal: Principal) -> None:
         raise Refused(401, _CODE, _MESSAGE, {"WWW-Authenticate": "Bearer"})
 
 
+async def renew_limits(process: Process, session: Session) -> None:
+    """Give the session's principal the limits it has by now; a stage that fails to say leaves them."""
+    for call in process.chain.calls("current_limits"):
+        try:
+            limits = await process.guard.call(call, session.principal)
+            if not (limits is None or isinstance(limits, Mapping)):
+                raise process.guard.nonsense(call, limits)
+        except HookFailed:
+            continue
+        except Refused:
+            process.guard.refused(call)
+            continue
+        if limits is not None:
+            if limits != session.principal.limits:
+                session.limit(limits)
+            return
+
+
 async def judge_everybody(process: Process) -> None:
-    """End the sessions, taps and tool services of those who may not stay."""
+    """End the sessions, taps and tool services of those who may not stay; renew the limits of the others."""
     for session in list(process.sessions.values()):
         if not await may_stay(process, session.principal):
             log.warning("session %s: %s may not stay", session.id, session.principal.id)
             session.end(Ending(UNAUTHORIZED, REVOKED, HOST, (_CODE, _MESSAGE)))
+        else:
+            await renew_limits(process, session)
     for scope, principal in list(process.guests.items()):
         if not await may_stay(process, principal):
             log.warning("a connection of %s may not stay", principal.id)

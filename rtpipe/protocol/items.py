@@ -4,6 +4,7 @@ What a client may create: messages of text, images and (user) audio, function ca
 assistant message of audio. Source: openai-python 3.54.0 `ConversationItem`, OpenAI's realtime guide.
 """
 
+from collections.abc import Container, Iterable
 from typing import Any, Final
 
 from rtpipe.protocol.catalogue import Client, Json, Server
@@ -19,7 +20,8 @@ NO_IMAGE: Final = "[an image that is no longer there]"
 _TEXT_OF_ROLE: Final = {"assistant": "output_text"}
 _SPEECH: Final = frozenset({"input_audio", "output_audio"})
 _CALL: Final = "function_call"
-_CREATABLE: Final = frozenset({"message", _CALL, "function_call_output"})
+_OUTPUT: Final = "function_call_output"
+_CREATABLE: Final = frozenset({"message", _CALL, _OUTPUT})
 _READ_ONLY: Final = frozenset({"object", "status"})
 
 
@@ -64,6 +66,32 @@ def lacks_words(item: Json) -> bool:
 def is_incomplete_call(item: Json) -> bool:
     """Whether it is a call whose arguments are not complete."""
     return item.get("type") == _CALL and item.get("status") == "in_progress"
+
+
+def calls_without_output(log: Iterable[Json], created: Iterable[Json], *, among: Container[str]) -> list[str]:
+    """The `call_id`s of the complete calls whose items are *among* these, and of which neither the *log* nor
+    an item that is yet to be *created* is the output."""
+    log = list(log)
+    answered = {item.get("call_id") for item in (*log, *created) if item.get("type") == _OUTPUT}
+    return [
+        item["call_id"]
+        for item in log
+        if item.get("type") == _CALL
+        and not is_incomplete_call(item)
+        and item.get("id") in among
+        and item.get("call_id") not in answered
+    ]
+
+
+def call_id_of(item: Json) -> str | None:
+    """The call that an item makes or answers."""
+    call_id = item.get("call_id")
+    return call_id if isinstance(call_id, str) else None
+
+
+def call_output(item_id: str, call_id: str, output: str) -> Json:
+    """The item that answers a call."""
+    return {"id": item_id, "type": _OUTPUT, "call_id": call_id, "output": output}
 
 
 def completed(item: Json, arguments: str) -> Json:

@@ -124,6 +124,11 @@ class Carried:
         self._waiting_bytes -= len(event.payload)
         return event
 
+    def not_answered(self) -> list[Event]:
+        """What the upstream was sent and has not answered, and what waits, without the caller's audio."""
+        audio = (Client.AUDIO_APPEND, Client.AUDIO_COMMIT, Client.AUDIO_CLEAR)
+        return [event for event in (*self.unanswered, *self._waiting) if event.type not in audio]
+
     # --- from the upstream ----------------------------------------------------------------------------------
 
     def observe(self, kind: str, data: Json) -> bool:

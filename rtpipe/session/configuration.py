@@ -103,6 +103,10 @@ class Configuration:
         """One in which the client counts as having asked for *session* already."""
         return cls(session_type=session_type, _confirmed=sc.as_update(session or {}))
 
+    def restore(self, asked: Json) -> None:
+        """The client has asked for this, of another process."""
+        self._confirmed = asked
+
     @property
     def asked(self) -> Json:
         """What the client asked for, updates in flight included."""

@@ -4,7 +4,7 @@ It is fed by events that name whole items; nothing is done for a delta. Speech i
 of a caller where the session has one made, of the model as much as was heard of it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -71,6 +71,16 @@ class Conversation:
     def items(self) -> list[Json]:
         """The items as they are known, in their order."""
         return [entry.item for entry in self._entries.values()]
+
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """By the ids of the items, in their order."""
+        return self._entries
+
+    def restore(self, item_id: str, item: Json, *, is_done: bool, speech_s: float | None) -> None:
+        """Add an item behind the others, as it was known."""
+        self._entries[item_id] = Entry({}, speech_s=speech_s, is_done=is_done)
+        self._keep(item_id, item)
 
     def get(self, item_id: str | None) -> Entry | None:
         return self._entries.get(item_id or "")

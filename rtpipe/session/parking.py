@@ -43,6 +43,20 @@ class Parking:
         self.is_possible = True
         self._session.client.shown = self._shown
 
+    def sent_and_missed(self) -> tuple[list[bytes], list[bytes]]:
+        """What the client was sent last, and what it was not, audio apart."""
+        recent, missed = (
+            [payload for payload in payloads if peek_server_type(payload) != Server.AUDIO_DELTA]
+            for payloads in (self._recent, self._missed)
+        )
+        return recent, missed
+
+    def restore(self, recent: Sequence[bytes], missed: Sequence[bytes]) -> None:
+        """As another process has left it."""
+        self._shown(recent)
+        self._missed.extend(missed)
+        self._missed_bytes = sum(map(len, missed))
+
     def lost(self, closing: Closing) -> None:
         """The client's connection has ended of itself: the session waits for another, or ends."""
         session = self._session

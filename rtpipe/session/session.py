@@ -96,7 +96,11 @@ class Session:
         self._nursery = nursery
         self._observer = observer
         self._redact = redact
-        self._began_s = trio.current_time()
+        self.began_s = trio.current_time()
+        self.kept: dict[str, msgspec.Raw] = {}
+        """JSON that stages keep, by their names."""
+        self.changed: Callable[[], None] = lambda: None
+        """Is called when there is something new that should last."""
         self._views: dict[str, StageView] = {}
         self._opened: list[str] = []
         self._closed = False
@@ -243,7 +247,7 @@ class Session:
                     code=ending.code,
                     reason=f"{ending.reason} ({ending.detail})" if ending.detail else ending.reason,
                     cause=ending.cause,
-                    duration_s=trio.current_time() - self._began_s,
+                    duration_s=trio.current_time() - self.began_s,
                     model=self.model,
                     turns=self.sums.turns,
                     tokens=self.sums.tokens,

@@ -4,6 +4,7 @@ A ``session.update`` is not kept here, for `Configuration` keeps those, nor is a
 """
 
 from collections import deque
+from collections.abc import Iterator
 
 from rtpipe.api.event import Event
 from rtpipe.protocol import events, items
@@ -32,6 +33,9 @@ class Unanswered:
 
     def __len__(self) -> int:
         return len(self._sent)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self._sent)
 
     def sent(self, event: Event) -> None:
         """An event goes out."""

@@ -62,6 +62,8 @@ class UpstreamEdge:
         self._served: Connection | None = None
         """What has been told everything, and takes events as they come."""
         self._created = False
+        self.greeted = trio.Event()
+        """An upstream has said what its defaults are."""
         self._creates_of_client = 0
         self.responses = Responses(trio.current_time)
         self._quieter = trio.lowlevel.ParkingLot()
@@ -74,9 +76,10 @@ class UpstreamEdge:
 
     async def deliver(self, event: Event) -> str:
         """Hand an event to the upstream; returns its fate. While there is none it is kept for the next."""
-        if not self.is_served:
-            return self.carried.keep(event)
-        return await self._forward(event)
+        fate = await self._forward(event) if self.is_served else self.carried.keep(event)
+        if event.type != Client.AUDIO_APPEND:
+            self._session.changed()
+        return fate
 
     @property
     def is_served(self) -> bool:
@@ -220,6 +223,10 @@ class UpstreamEdge:
                 await self.send_now(Client.RESPONSE_CANCEL, Event(cancel).payload)
             await self._quieter.park()
 
+    def restored(self) -> None:
+        """The session is another process's: the client has been greeted."""
+        self._created = True
+
     def look_again(self) -> None:
         """Something has changed for those who wait until it is quiet."""
         self._quieter.unpark_all()
@@ -284,6 +291,7 @@ class UpstreamEdge:
                     return
                 if kind in _OBSERVED:
                     self._observe(kind, data)
+                    self._session.changed()
         await self._session.lane(DOWNSTREAM).enter(Event.received(payload, kind, UPSTREAM_ORIGIN))
         if self._unasked_turn:
             self._ask_for_turn()
@@ -318,6 +326,7 @@ class UpstreamEdge:
         if self._created:
             self._session.veil.swallow(data)
         self._created = True
+        self.greeted.set()
         if self.turns.is_on:
             # It was gated before its detector was known: now that one is.
             self.composing.reconfigure()

@@ -5,10 +5,11 @@ It stands at the client edge, behind the walk, so that every stage still sees ev
 
 import secrets
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rtpipe.api.event import Event, Json
-from rtpipe.protocol import events, hidden
+from rtpipe.protocol import events, hidden, items
 from rtpipe.protocol.catalogue import Client, Server
 
 MARK = "rtpipe"
@@ -38,6 +39,8 @@ _NAMES_ITEMS = frozenset(
         Client.RESPONSE_CREATE,
     }
 )
+_UNSAID = 1_000_000
+"""More ids than a session gives in the time between two writings of it."""
 _LENT = "c"
 """How the ids end that are given to a client's events."""
 Echo = tuple[str, str | None]
@@ -76,6 +79,26 @@ class Veil:
         """A new id of ours; at most 32 characters, the upstream's limit for item ids."""
         self._count += 1
         return f"{self._prefix}{self._count}"
+
+    @property
+    def own_ids(self) -> tuple[str, int]:
+        """How the ids begin that the host gives, and how many it has given."""
+        return self._prefix, self._count
+
+    def restore(self, own_ids: tuple[str, int]) -> None:
+        """Go on giving ids where another process may have gone on since it said so: none is given twice."""
+        self._prefix, count = own_ids
+        self._count = count + _UNSAID
+
+    def recall(self, log: Iterable[Json], hidden: set[str]) -> None:
+        """The items of the conversation in their order, and the ids of those that are hidden."""
+        previous: str | None = None
+        for item in log:
+            item_id = str(item.get("id"))
+            self._previous[item_id], previous = previous, item_id
+            if item_id in hidden and (call_id := items.call_id_of(item)) is not None:
+                self._hidden_calls.add(call_id)
+        self.hidden_items |= hidden
 
     def is_own(self, event_id: str | None) -> bool:
         """Whether the host gave this id."""

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from rtpipe.session.session import Session
 
 
+KEPT_BYTES = 16 * 1024
+"""What one stage may keep in one session."""
+
+
 class StageView:
     """Implements ``rtpipe.Session`` for one stage."""
 
@@ -46,6 +50,19 @@ class StageView:
     @property
     def traceparent(self) -> str:
         return self._session.traceparent
+
+    @property
+    def kept(self) -> Json:
+        kept = self._session.kept.get(self._stage.name)
+        return {} if kept is None else msgspec.json.decode(kept)
+
+    def keep(self, what: Json) -> None:
+        # Written now: what cannot be written fails here, in the hook that made it.
+        written = msgspec.json.encode(what)
+        if len(written) > KEPT_BYTES:
+            raise ValueError(f"{len(written)} bytes are too much to keep: at most {KEPT_BYTES}")
+        self._session.kept[self._stage.name] = msgspec.Raw(written)
+        self._session.changed()
 
     @property
     def meter(self) -> "StageMeter":
@@ -111,6 +128,7 @@ class StageView:
 
     def hide(self, item_id: str) -> None:
         self._session.veil.hide_item(item_id)
+        self._session.changed()
 
     def reconfigure(self) -> None:
         self._session.reconfigure()

@@ -22,9 +22,11 @@ from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
 from rtpipe.chain.instances import Services, StageSpec, build_chain, start, stop
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM
+from rtpipe.session import snapshot
 from rtpipe.session.closing import Ending
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.session import Session
+from rtpipe.session.snapshot import Snapshot
 from rtpipe.transport.connection import Closing, Connection, ConnectionLost
 from rtpipe.transport.memory import MemoryConnection, memory_pair
 
@@ -95,9 +97,12 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         upstream: Callable[[trio.Nursery], Connection] | None = None,
         traceparent: str = "",
         redials: bool = False,
+        restores: Snapshot | None = None,
     ) -> None:
-        """*redials*: an upstream that is lost, or nearly out of time, is replaced by the next."""
+        """*redials*: an upstream that is lost, or nearly out of time, is replaced by the next. *restores*:
+        the session is the one that another harness took a `snapshot` of, and its client comes back."""
         self._redials = redials
+        self._restores = restores
         self._specs = [_spec(name, what, (on_error or {}).get(name)) for name, what in stages.items()]
         self._principal = principal
         self._model = model
@@ -119,6 +124,10 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
         return await self._stack.__aexit__(*exc_info)
+
+    def snapshot(self) -> Snapshot:
+        """The session as it is written down where it is persisted."""
+        return Snapshot.decode(snapshot.take(self.session).encode())
 
     async def settle(self) -> None:
         """Let everything happen that happens without time passing."""
@@ -154,6 +163,14 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         await self.settle()
         return self.client
 
+    async def resume_client(self, after: str | None = None) -> End:
+        """Have the client come back that has named its session; *after* is the last event it has."""
+        ours, theirs = memory_pair(_PLENTY)
+        self.client = End(theirs, self._nursery)
+        await self.session.parking.resume(ours, after)
+        await self.settle()
+        return self.client
+
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory() as state_dir:
@@ -184,8 +201,9 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         self, chain: Chain, served: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         async with trio.open_nursery() as nursery:
+            before = self._restores
             self.session = session = Session(
-                f"sess_{secrets.token_hex(4)}",
+                f"sess_{secrets.token_hex(4)}" if before is None else before.session,
                 self._principal,
                 self._model,
                 chain,
@@ -199,11 +217,13 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
             request = DialRequest("test", "memory:", self._model, {})
             if self._redials:
                 session.replacement.redial = lambda: session.connect(request, self._dial)
+            if before is not None:
+                snapshot.restore(before, session)
             try:
                 await session.open()
                 await session.dial(request, self._dial)
                 session.opened("test", "test")
-                await self.replace_client()
+                await (self.replace_client() if before is None else self.resume_client())
                 task_status.started()
                 await session.ended.wait()
             finally:
