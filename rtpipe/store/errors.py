@@ -1,5 +1,6 @@
 """What went wrong with the file, in words an operator can act on."""
 
+import errno
 import sqlite3
 from pathlib import Path
 
@@ -22,13 +23,21 @@ _TODO = {
     sqlite3.SQLITE_LOCKED: _HELD,
 }
 
+_TODO_OF_THE_SYSTEM = {
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: _DENIED,
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+}
+
 
 def explain(path: Path, cause: Exception) -> StoreError:
     """A new StoreError for whatever SQLite, the system or we raised about the file at `path`."""
     if isinstance(cause, StoreError):
         return StoreError(cause.path, cause.what, cause.todo)
-    if isinstance(cause, PermissionError):
-        return StoreError(path, str(cause), _DENIED)
+    if isinstance(cause, OSError):
+        return StoreError(path, str(cause), _TODO_OF_THE_SYSTEM.get(cause.errno or 0, _DISK))
     # The low byte is the kind of fault; the rest says which system call met it.
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     name = getattr(cause, "sqlite_errorname", None)

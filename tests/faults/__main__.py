@@ -8,12 +8,14 @@ import sys
 import tempfile
 import textwrap
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import trio
 
 from tests.daemon.kit import config, running, scripted
 from tests.faults.cases import CONFIG, Scene
+from tests.faults.machine import NotHereError
 from tests.faults.table import ROWS, Row
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +41,13 @@ async def _main() -> int:
 
 async def _see(row: Row, scene: Scene) -> tuple[bool, str]:
     good, seen = True, []
-    if row.live is not None:
+    cases = [row.live and partial(row.live, scene), row.apart]
+    for case in filter(None, cases):
         try:
             with trio.fail_after(CASE_S):
-                seen.append(await row.live(scene))
+                seen.append(await case())
+        except NotHereError as why:
+            seen.append(f"(not on this machine: {why})")
         except Exception as exc:
             good = False
             seen.append(f"{type(exc).__name__}: {exc}"[:200])

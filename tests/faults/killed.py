@@ -14,7 +14,6 @@ import trio
 
 from tests.daemon.kit import config, started
 from tests.daemon.wire import WAIT_S, Address, Ended, ask
-from tests.faults.cases import Scene
 
 ROUNDS = 5
 KEEPER = '''
@@ -41,7 +40,7 @@ class Keeper(Plugin[None, None]):
 '''
 
 
-async def killed(_: Scene) -> str:
+async def killed() -> str:
     """Restarted at the same address, as a service manager would."""
     acknowledged: list[str] = []
     slowest = 0.0

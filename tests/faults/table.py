@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tests.faults import cases
+from tests.faults import cases, disk
 from tests.faults.cases import Case
 from tests.faults.killed import killed
 
 
 @dataclass(frozen=True)
 class Row:
-    """*live* is done to a daemon; *tests* show the rest, or the same with more patience. *missing*: what of
-    it cannot be shown here, and why."""
+    """*live* is done to a daemon that other cases met before, *apart* to one of its own; *tests* show the
+    rest, or the same with more patience. *missing*: what of it cannot be shown here, and why."""
 
     case: str
     expected: str
     live: Case | None = None
     tests: tuple[str, ...] = field(default=())
     missing: str = ""
+    apart: Callable[[], Awaitable[str]] | None = None
 
 
 def _tests(*names: str) -> tuple[str, ...]:
@@ -170,13 +172,29 @@ ROWS = (
     Row(
         "kill -9 again and again under load",
         "serving again in 1 s; nothing acknowledged is lost, nothing torn is read",
-        killed,
+        apart=killed,
         tests=_tests("store/test_crash.py"),
     ),
     Row(
-        "disk full, failing writes and syncs, read-only files",
-        "refused by policy; a failed sync is never retried as if well",
-        tests=_tests("store/test_writer.py", "store/test_file.py"),
+        "the disk is full",
+        "refused by policy, an alarm; served again when there is room; the books are right",
+        apart=disk.full,
+        tests=_tests("store/test_writer.py::test_a_full_disk"),
+    ),
+    Row(
+        "fsync fails",
+        "the same; never retried as if well",
+        apart=disk.failing_sync,
+        tests=_tests(
+            "store/test_writer.py::test_a_failed_commit_fails_all_who_shared_it_once",
+            "store/test_writer.py::test_what_the_log_holds_is_written_anew_before_anything_is_promised",
+        ),
+    ),
+    Row(
+        "the disk is read-only, or becomes it",
+        "a line and no start; refused by policy, an alarm",
+        apart=disk.read_only,
+        tests=_tests("store/test_file.py"),
     ),
     Row(
         "out of file descriptors; near out of memory",

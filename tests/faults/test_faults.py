@@ -8,6 +8,7 @@ import trio
 from tests.daemon.kit import KEY_VARIABLE, UPSTREAM_KEY, config, running, scripted
 from tests.faults.__main__ import CASE_S
 from tests.faults.cases import CONFIG, Scene
+from tests.faults.machine import NotHereError
 from tests.faults.table import ROWS
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +27,19 @@ async def test_what_is_done_to_a_daemon(tmp_path, monkeypatch):
                         assert await row.live(Scene(gateway, model)), row.case
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if row.apart], ids=lambda row: row.case)
+async def test_what_is_done_to_a_daemon_of_its_own(row, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, UPSTREAM_KEY)
+    with trio.fail_after(CASE_S):
+        try:
+            assert await row.apart()
+        except NotHereError as why:
+            pytest.skip(str(why))
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.case)
 def test_every_row_is_seen_or_says_why_not(row):
-    assert row.live or row.tests or row.missing
+    assert row.live or row.apart or row.tests or row.missing
     for test in row.tests:
         path, _, name = test.partition("::")
         text = (ROOT / path).read_text("utf-8")
