@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rtpipe import Session, facts
 from rtpipe_cost_governor.bill import Bill
 from rtpipe_cost_governor.books import Cap
-from rtpipe_cost_governor.config import micro
+from rtpipe_cost_governor.config import Alerting, micro
 from rtpipe_cost_governor.state import State
 
 if TYPE_CHECKING:
@@ -34,17 +34,20 @@ class Alarms:
 
     def __init__(self, governor: "CostGovernor") -> None:
         self._governor = governor
-        self._config = governor.config.alerts
         self._raised: dict[tuple[str, str], None] = {}
         self._answers: deque[bool] = deque(maxlen=100)
         self._hours: deque[Hour] = deque(maxlen=25)
+
+    @property
+    def _config(self) -> Alerting:
+        return self._governor.config.alerts
 
     def budget(self, session: Session[State], cap: Cap, fraction: float) -> None:
         """A budget is used up to this fraction."""
         if fraction >= self._config.budget_fraction:
             of = session.id if cap.what == "conversation" else session.principal.id
             message = f"{fraction:.0%} of the budget of {of} for its {cap.what} is used up"
-            self._raise("budget", cap.key, message, {"budget": cap.what, "of": of})
+            self._raise("budget", f"{cap.key} {cap.limit}", message, {"budget": cap.what, "of": of})
 
     def spent(self, session: Session[State], bill: Bill) -> None:
         """Something was spent."""

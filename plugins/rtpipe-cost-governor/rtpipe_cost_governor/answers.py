@@ -78,7 +78,7 @@ def _turn_away(governor: "CostGovernor", session: Session[State], key: str) -> N
     """No room for this answer: because all is spent, or because others have reserved what is left."""
     if room.is_used_up(governor, session):
         session.drop_held(key, "The budget is used up.", code=REACHED)
-        landing.begin(governor, session, "Cost limit reached")
+        landing.begin(governor, session, landing.COST)
     else:
         message = (
             "What the budget has left beside answers that run does not pay for this one; ask again later."

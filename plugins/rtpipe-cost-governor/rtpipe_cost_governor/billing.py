@@ -103,7 +103,7 @@ def judged(
         if governor.config.unpriced == "allow" and not session.state.price.known:
             bill = msgspec.structs.replace(bill, micro_usd=0, parts={})
         if governor.config.unpriced == "refuse":
-            landing.begin(governor, session, "Usage cannot be priced")
+            landing.begin(governor, session, landing.UNPRICED)
     return bill
 
 

@@ -118,22 +118,29 @@ class Books:
 
     def __init__(self, store: Store, periods: Periods, retention_days: int) -> None:
         self._store = store
-        self.periods = periods
-        self._kept_s = retention_days * DAY_S
+        self.change(periods, retention_days)
         self._known: dict[str, int] = {}
         """Counters as this process last saw them, its own changes since included."""
         self._open: Counter[str] = Counter()
         """What of them is reserved by this process."""
 
+    def change(self, periods: Periods, retention_days: int) -> None:
+        """From now on, in which days and for how long."""
+        self.periods = periods
+        self._kept_s = retention_days * DAY_S
+
     def now(self) -> float:
         """The wall clock, seconds."""
         return time.time()
 
-    async def look(self, caps: Iterable[Cap]) -> None:
-        """Learn what stands on these counters."""
-        for cap in caps:
-            if cap.limit is not None and cap.key not in self._known:
-                self._known[cap.key] = await self._store.counter(cap.key)
+    async def look(self, caps: Iterable[Cap]) -> bool:
+        """Learn what stands on these counters. Returns whether one of them was not known."""
+        unknown = [cap.key for cap in caps if cap.limit is not None and cap.key not in self._known]
+        for key in unknown:
+            total = await self._store.counter(key)
+            # Whoever was quicker may have reserved since.
+            self._known.setdefault(key, total)
+        return bool(unknown)
 
     def room(self, caps: Iterable[Cap]) -> int | None:
         """What may still be reserved under every cap; None: no limit."""

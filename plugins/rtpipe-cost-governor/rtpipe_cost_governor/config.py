@@ -105,6 +105,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     caps: Annotated[Caps, Meta(description="What one caller may use.")] = Caps()
     everybody: Annotated[Everybody, Meta(description="What all callers together may use.")] = Everybody()
     alerts: Annotated[Alerting, Meta(description="When somebody should look.")] = Alerting()
+    kill_switch: Annotated[
+        bool,
+        Meta(
+            description="Stop all spending: conversations end at once, those that begin are refused with "
+            "a 503."
+        ),
+    ] = False
     zone: Annotated[str, Meta(description="The time zone in which days and months begin.")] = "UTC"
     unpriced: Annotated[
         Literal["refuse", "estimate", "allow"],

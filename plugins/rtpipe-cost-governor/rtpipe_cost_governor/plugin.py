@@ -31,9 +31,7 @@ from rtpipe_cost_governor.books import Books, Periods
 from rtpipe_cost_governor.commands import COMMANDS
 from rtpipe_cost_governor.config import Config, micro
 from rtpipe_cost_governor.prices import Table, is_exact
-from rtpipe_cost_governor.state import (
-    State,
-)
+from rtpipe_cost_governor.state import State
 
 log = logging.getLogger(__name__)
 
@@ -46,53 +44,74 @@ class CostGovernor(Plugin[Config, State]):
 
     def __init__(self, config: Config, host: Host) -> None:
         super().__init__(config, host)
-        self.table = Table(config.prices, config.aliases)
-        # What has no price is as dear as anything is.
-        self.fallback = self.table.price("", "")
-        self.fallback_heard = self.table.price("", "", "transcription")
-        self.periods = Periods(config.zone)
+        self._read_config()
         self.live: set[Session[State]] = set()
         self.by_principal: Counter[str] = Counter()
         self.sharing: Counter[str] = Counter()
         """Live sessions that count on a counter."""
-        self.goodbye = micro(config.goodbye_usd)
         self.worst_overshoot = 0
         self.warned: set[str] = set()
+
+    def _read_config(self) -> None:
+        self.table = Table(self.config.prices, self.config.aliases)
+        # What has no price is as dear as anything is.
+        self.fallback = self.table.price("", "")
+        self.fallback_heard = self.table.price("", "", "transcription")
+        self.periods = Periods(self.config.zone)
+        self.goodbye = micro(self.config.goodbye_usd)
 
     def startup(self) -> None:
         self.books = Books(self.store, self.periods, self.config.retention_days)
         self.alarms = Alarms(self)
+
+    def config_changed(self) -> None:
+        """Whatever the operator has changed counts for sessions that are there, too."""
+        self._read_config()
+        self.books.change(self.periods, self.config.retention_days)
+        if self.config.kill_switch:
+            log.warning("%s: the kill switch is on: %d sessions end", self.stage, len(self.live))
+        for session in list(self.live):
+            if self.config.kill_switch:
+                landing.kill(session)
+            else:
+                session.start_soon(room.renew, self, session)
 
     # --- a session's life -----------------------------------------------------------------------------------
 
     async def session_open(self, session: Session[State]) -> None:
         """Settle what this caller may use. Raises ``Refused`` for one who has sessions enough."""
         state, who = session.state, session.principal
+        state.began_s = session.now()
         try:
-            state.caps = self.config.caps.of(who.limits)
+            most = room.caps_of(self, session, {}).max_sessions
         except ValueError as exc:
             log.warning("limits of principal %s: %s", who.id, exc)
             raise Refused(503, "limits_unclear", "The limits of this caller cannot be understood.") from None
-        most = state.caps.max_sessions
         if most is not None and self.by_principal[who.id] >= most:
             message = f"This caller has {most} sessions already, which is its limit."
             raise Refused(429, "too_many_sessions", message, {"Retry-After": "5"})
         # Before the first await: of two that knock at once the second must find the first.
         self.by_principal[who.id] += 1
         try:
-            await room.set_caps(self, session, state.caps)
+            await room.set_caps(self, session)
         except BaseException:
             self._uncount(session)
             raise
         self.live.add(session)
-        if rates.are_limited(state.caps):
-            session.start_soon(rates.watch, self, session)
+        rates.watch_if_limited(self, session)
+
+    def limits_changed(self, session: Session[State]) -> None:
+        """Another amount for a caller who is here."""
+        session.start_soon(room.renew, self, session)
 
     def upstream_dial(self, session: Session[State], request: DialRequest) -> None:
-        """Find the price. Raises ``Refused`` for a model without one, where that is the operator's wish, and
-        for a caller who cannot pay for an answer."""
+        """Find the price. Raises ``Refused`` for a model without one, where that is the operator's wish, for
+        a caller who cannot pay for an answer, and for everybody while the kill switch is on."""
+        if self.config.kill_switch:
+            message = "No conversation may begin just now; try again later."
+            raise Refused(503, landing.KILLED, message, {"Retry-After": "60"})
         state = session.state
-        state.upstream_kind = request.kind
+        state.upstream_kind, state.dialled_model = request.kind, request.model
         state.price = self.table.price(request.model, request.kind)
         if not state.price.known:
             if self.config.unpriced == "refuse":
@@ -143,7 +162,7 @@ class CostGovernor(Plugin[Config, State]):
         if state.landing:
             return reject(event, answers.REACHED, "This conversation is being ended: its limit is reached.")
         if state.caps.max_responses is not None and state.responses >= state.caps.max_responses:
-            landing.begin(self, session, "Response limit reached")
+            landing.begin(self, session, landing.RESPONSES)
             return reject(
                 event, answers.REACHED, f"A conversation may have {state.caps.max_responses} responses."
             )
@@ -221,10 +240,16 @@ class CostGovernor(Plugin[Config, State]):
 
     def health(self) -> Health:
         """How many are governed, and how far over a reservation it has gone."""
+        if self.config.kill_switch:
+            return Health(True, "the kill switch is on: nobody may spend anything")
         over = f"${self.worst_overshoot / 1e6:.6f}"
         return Health(
             True, f"{len(self.live)} sessions; no answer cost more than {over} beyond its reservation"
         )
+
+    def warnings(self) -> list[str]:
+        """Nobody should wonder why no conversation begins."""
+        return ["the kill switch is on: no conversation may begin"] if self.config.kill_switch else []
 
     def routes(self) -> list[Route]:
         """For ``rtpipe costs``, ``limits`` and ``forget``."""

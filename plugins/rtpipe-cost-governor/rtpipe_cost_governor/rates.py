@@ -8,7 +8,7 @@ import trio
 from rtpipe import Event, Session
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import UPSTREAM
-from rtpipe_cost_governor import landing
+from rtpipe_cost_governor import landing, room
 from rtpipe_cost_governor.config import Caps
 from rtpipe_cost_governor.state import State
 
@@ -24,16 +24,21 @@ def are_limited(caps: Caps) -> bool:
     return (caps.max_minutes, caps.max_events_per_s, caps.max_bytes_per_s) != (None, None, None)
 
 
+def watch_if_limited(governor: "CostGovernor", session: Session[State]) -> None:
+    """From the first such limit on, watch as long as the session lasts."""
+    if are_limited(session.state.caps) and not session.state.rates_watched:
+        session.state.rates_watched = True
+        session.start_soon(watch, governor, session)
+
+
 async def watch(governor: "CostGovernor", session: Session[State]) -> None:
     """Look at the host's counters once a second."""
-    began = session.now()
     seen: deque[tuple[int, int]] = deque(maxlen=WINDOW_S + 1)
     while True:
         caps = session.state.caps
         seen.append(session.meter.total(UPSTREAM))
-        if caps.max_minutes is not None and session.now() - began >= caps.max_minutes * 60:
-            landing.begin(governor, session, "Time limit reached")
-            return
+        if room.is_reached(governor, session, landing.TIME):
+            landing.begin(governor, session, landing.TIME)
         frames, size = (new - old for new, old in zip(seen[-1], seen[0], strict=True))
         for name, count, most in (
             ("events", frames, caps.max_events_per_s),

@@ -109,13 +109,14 @@ async def _change(governor: "CostGovernor", request: ConnectRequest) -> dict[str
     if found is None:
         raise Refused(404, "no_such_session", "There is no session of this id in service.")
     asked = {key: value for key in LIVE if (value := _one(request, key)) is not None}
+    own = {**found.state.own_caps, **asked}
     try:
-        caps = found.state.caps.of(asked)
+        caps = room.caps_of(governor, found, own)
     except ValueError as exc:
         raise Refused(422, "bad_limit", str(exc)) from None
     if asked:
-        await room.set_caps(governor, found, caps)
-        room.regate(governor, found)
+        found.state.own_caps = own
+        found.start_soon(room.renew, governor, found)
     return {"session": found.id, "principal": found.principal.id, "caps": _told(caps)} | {
         "spent_usd": usd(governor.books.spent(found.state.money[0])),
     }

@@ -56,8 +56,15 @@ class State:
         self.upstream_kind = "openai"
         self.money: tuple[Cap, ...] = ()
         self.tokens: tuple[Cap, ...] = ()
-        self.counted_on: tuple[str, ...] = ()
-        """The keys under which this session is counted as one of those that share a budget."""
+        self.own_caps: dict[str, str] = {}
+        """What an operator has said for this session alone."""
+        self.counted_on: set[str] = set()
+        """The counters that this session is one of those that share."""
+        self.over = False
+        self.began_s = 0.0
+        """The session's clock when it began."""
+        self.rates_watched = False
+        self.dialled_model = ""
         self.context = Context()
         self.pending: list[Reserved] = []
         """For creates that went up and are not answered, in order."""
@@ -77,9 +84,12 @@ class State:
         """How many answers in a row have said otherwise."""
         self.admitted = False
         self.gated = False
-        self.wrapping_up = False
+        self.told_to_end = ""
+        """The item that tells the model to come to an end, while there is one."""
         self.landing = ""
         """Why the session is coming to its end; empty while it is not."""
+        self.approach: trio.CancelScope | None = None
+        """What waits for the goodbye, while that has not begun."""
         self.prunable: dict[str, bool] = {}
         """Items with audio or images that are in the conversation, the oldest first."""
         self.changed = trio.Event()

@@ -204,7 +204,7 @@ async def test_a_day_budget_is_new_at_the_operators_midnight(kit: ModuleType) ->
     async with kit.governed(store=kit.Memory(), **options) as chain:
         governor, session = chain.plugin(STAGE), chain.session.view(STAGE)
         governor.books.now = lambda: 1_767_193_199.0  # a second before midnight in Tokyo
-        await room.set_caps(governor, session, session.state.caps)
+        await room.set_caps(governor, session)
         await answer(kit, chain, "r1", 500)
         assert governor.books.room(session.state.money) == 68_000
         governor.books.now = lambda: 1_767_193_201.0
