@@ -1,7 +1,7 @@
 """The plugin: who is calling, for how long, and what its sessions are like."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import httpx2
@@ -154,6 +154,10 @@ class Auth(Plugin[Config, State]):
     def still_allowed(self, principal: Principal) -> bool | None:
         """Whether what somebody was let in by is still good."""
         return self._registry.knows(principal.credential)
+
+    def current_limits(self, principal: Principal) -> Mapping[str, str | int | float] | None:
+        """What the configuration says by now."""
+        return self._registry.limits(principal.credential)
 
     # --- routes and commands --------------------------------------------------------------------------------
 

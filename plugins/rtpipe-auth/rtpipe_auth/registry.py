@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -54,13 +55,22 @@ class Registry:
         """Whether it still lets somebody in; ``None`` for one of another stage's."""
         if not credential.startswith(f"{self._stage}/"):
             return None
-        known = [
-            *self._keys.values(),
-            *(principal for _, principal in self._peers),
-            *self._certificates.values(),
-        ]
         issuers = {self.credential("issuer", each.id) for each in self._config.issuers}
-        return credential in issuers or any(principal.credential == credential for principal in known)
+        return credential in issuers or credential in self._known()
+
+    def limits(self, credential: str) -> Mapping[str, str | int | float] | None:
+        """What whoever it lets in may use; ``None`` where that is not for the configuration alone to say."""
+        for each in self._config.issuers:
+            if credential == self.credential("issuer", each.id):
+                return each.limits if each.claims.limits is None else None
+        principal = self._known().get(credential)
+        return None if principal is None else principal.limits
+
+    def _known(self) -> dict[str, Principal]:
+        """Whom no token lets in, by credential."""
+        peers = (principal for _, principal in self._peers)
+        known = (*self._keys.values(), *peers, *self._certificates.values())
+        return {principal.credential: principal for principal in known}
 
     def without_key(self, request: ConnectRequest) -> Principal | None:
         """Who came without a key, if the kernel or a certificate says who that is."""
