@@ -5,9 +5,6 @@ from collections import deque
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import Client
 
-_UNHEARD_S = 1.0
-"""What is sent again where nobody was heard to speak: the beginning of a word may be in it."""
-
 
 class CallerAudio:
     """A ring of what was appended, with the commits and clears among it. Positions are milliseconds of audio
@@ -55,15 +52,13 @@ class CallerAudio:
     def take(self, *, detects: bool) -> list[tuple[str, bytes]]:
         """What to send again, by type and text; positions count from its beginning.
 
-        *detects*: the upstream finds the turns, so silence need not be heard twice.
+        It is all that there is: what the last upstream did not say before it was lost, it may not have heard.
+
+        *detects*: the upstream finds the turns, so what had no room was silence unless it heard somebody speak.
         `lost_s`: what is missing.
         """
         if detects and not self.speaking:
             self._no_room_s = 0.0
-            excess_s = sum(self._length_s(payload) for _, payload in self._ring) - _UNHEARD_S
-            while excess_s > 0 and self._ring and self._ring[0][0] == Client.AUDIO_APPEND:
-                excess_s -= self._length_s(self._ring[0][1])
-                self._drop_first()
         self.lost_s, self._no_room_s = self._no_room_s, 0.0
         self._start_ms, self.speaking = 0.0, False
         return list(self._ring)

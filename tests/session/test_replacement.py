@@ -66,6 +66,21 @@ async def test_an_answer_that_was_cut_ends_as_failed(autojump_clock: Any) -> Non
         assert changes == ["attached", "lost", "replaced"]
 
 
+async def test_what_an_upstream_may_not_have_heard_before_it_was_lost_is_said_to_the_next(
+    autojump_clock: Any,
+) -> None:
+    async with ChainHarness({}, upstream=Upstreams("stall after 1 events"), redials=True) as chain:
+        caller = Caller(chain)
+        for sound in (*[cuts.LOUD] * 20, *[cuts.QUIET] * 8):
+            await caller.say("input_audio_buffer.append", audio=sound)
+        chain.session.upstream.connection.abort()
+        await caller.answered_all(1)
+        (done,) = caller.of("response.done")
+        (part,) = done["response"]["output"][0]["content"]
+        assert part["transcript"] == "I heard 2.5 seconds of audio."
+        assert losses(chain) == [""]
+
+
 async def test_what_comes_while_there_is_no_upstream_waits_bounded(autojump_clock: Any) -> None:
     limits = SessionLimits(outage_bytes=10_000)
     async with ChainHarness({}, upstream=Upstreams(), redials=True, limits=limits) as chain:
