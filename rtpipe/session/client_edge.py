@@ -173,7 +173,7 @@ class ClientEdge:
             tap.event(self._session.id, DOWNSTREAM, seen)
         if await self._session.client.send(seen.payload):
             return "delivered"
-        return self._session.parking.keep(seen.payload) if self._session.parking.is_possible else "lost"
+        return self._session.client.missed(seen.payload)
 
     def _as_shown(self, event: Event) -> Event | None:
         seen = self._session.veil.shown(event)

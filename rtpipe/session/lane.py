@@ -115,7 +115,10 @@ class Lane:
         self.tally.entered += len(run)
         self._busy = True
         try:
-            self.tally.end("delivered" if await leg.send_many(run) else "lost", len(run))
+            taken = await leg.send_many(run)
+            self.tally.end("delivered", taken)
+            for payload in run[taken:]:
+                self.tally.end(leg.missed(payload))
         finally:
             self._busy = False
             if self._inbox:

@@ -22,10 +22,16 @@ class Leg:
         self.lost = lost
         self.was_attached = False
         """Whether any connection has served this leg so far."""
+        self.last: Connection | None = None
+        """The one that serves it, or did last."""
         self._received = received
         self._attached = trio.Event()
+        self._sending = 0
+        self._sent = trio.lowlevel.ParkingLot()
         self.shown: Callable[[Sequence[bytes]], None] | None = None
-        """Is shown what goes out, where somebody wants to know."""
+        """Is shown what was taken, where somebody wants to know."""
+        self.missed: Callable[[bytes], str] = lambda _: "lost"
+        """Is given what was not; returns its fate."""
         self.listening = True
         """Whether anything more is taken from whatever serves this leg."""
 
@@ -33,7 +39,7 @@ class Leg:
         """Have *connection* serve this leg from now on. Returns the one it replaces, for the caller to
         close: only that ends its pump, so that the walk in hand is never cut short."""
         before = self.connection
-        self.connection = connection
+        self.connection = self.last = connection
         self.was_attached = True
         self._attached.set()
         start(self._pump, connection)
@@ -57,19 +63,35 @@ class Leg:
 
     async def send(self, payload: bytes) -> bool:
         """Send to whatever serves this leg. Returns whether it was taken; the pump notices a loss."""
-        return await self.send_many((payload,))
+        return await self.send_many((payload,)) == 1
 
-    async def send_many(self, payloads: Sequence[bytes]) -> bool:
-        """As `send`, several with one write."""
-        if self.connection is None:
-            return False
-        if self.shown is not None:
-            self.shown(payloads)
+    async def send_many(self, payloads: Sequence[bytes]) -> int:
+        """As `send`, several with one write. Returns how many of them were taken, from the first on."""
+        connection = self.connection
+        if connection is None:
+            return 0
+        self._sending += 1
         try:
-            await self.connection.send_many(payloads)
-        except ConnectionLost:
-            return False
-        return True
+            await connection.send_many(payloads)
+            taken = len(payloads)
+        except ConnectionLost as loss:
+            taken = loss.taken
+        finally:
+            self._sending -= 1
+            self._sent.unpark_all()
+        if self.shown is not None and taken:
+            self.shown(payloads[:taken])
+        return taken
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a send has not returned yet, to a connection that was perhaps taken off meanwhile."""
+        return self._sending > 0
+
+    async def sent(self) -> None:
+        """Wait until every send has returned."""
+        while self._sending:
+            await self._sent.park()
 
     async def _pump(self, connection: Connection) -> None:
         try:

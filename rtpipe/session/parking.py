@@ -1,7 +1,7 @@
 """A client that is gone and may come back: its session waits for it, and what it has missed waits too."""
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.session.closing import NORMAL, client_ended, may_come_back
-from rtpipe.transport.connection import Closing, Connection
+from rtpipe.transport.connection import Closing, Connection, ConnectionLost
 
 if TYPE_CHECKING:
     from rtpipe.session.session import Session
@@ -31,7 +31,7 @@ class Parking:
         self._missed: deque[bytes] = deque()
         self._missed_bytes = 0
         self._audio_s = 0.0
-        self._dropped = 0
+        self._gone = Counter[str]()
         self._recent: deque[bytes] = deque()
         self._recent_bytes = 0
         self._window = trio.CancelScope()
@@ -42,6 +42,7 @@ class Parking:
         """The client has named the session, so that it can find it again."""
         self.is_possible = True
         self._session.client.shown = self._shown
+        self._session.client.missed = self.keep
 
     def sent_and_missed(self) -> tuple[list[bytes], list[bytes]]:
         """What the client was sent last, and what it was not, audio apart."""
@@ -77,23 +78,24 @@ class Parking:
 
     def keep(self, payload: bytes) -> str:
         """A server event that no client is there for; returns its fate."""
-        if self._recent and self._recent[-1] is payload:
-            self._recent_bytes -= len(self._recent.pop())  # it was being sent when the connection broke
-        limits = self._session.limits
-        if peek_server_type(payload) == Server.AUDIO_DELTA:
-            seconds = events.audio_delta_bytes(payload) / self._session.meter.audio_bytes_per_second
-            if self._audio_s + seconds > limits.parked_audio_s:
-                self._dropped += 1
-                return "lost"
-            self._audio_s += seconds
-        else:
-            self._missed_bytes += len(payload)
-            if self._missed_bytes > limits.parked_bytes:
-                log.warning("session %s: too much waits for its client", self._session.id)
-                self._session.end(client_ended(Closing(1006, "too much waited for the client", clean=False)))
-                return "lost"
+        limits, (size, seconds) = self._session.limits, self._weight(payload)
+        if seconds and self._audio_s + seconds > limits.parked_audio_s:
+            self._gone["audio event(s) not kept"] += 1
+            return "lost"
+        self._audio_s += seconds
+        self._missed_bytes += size
+        if self._missed_bytes > limits.parked_bytes:
+            log.warning("session %s: too much waits for its client", self._session.id)
+            self._session.end(client_ended(Closing(1006, "too much waited for the client", clean=False)))
+            return "lost"
         self._missed.append(payload)
         return "kept"
+
+    def _weight(self, payload: bytes) -> tuple[int, float]:
+        """Its bytes, or if it is audio its seconds: for each there is a limit."""
+        if peek_server_type(payload) == Server.AUDIO_DELTA:
+            return 0, events.audio_delta_bytes(payload) / self._session.meter.audio_bytes_per_second
+        return len(payload), 0.0
 
     # --- it comes back --------------------------------------------------------------------------------------
 
@@ -105,26 +107,56 @@ class Parking:
         """
         session = self._session
         async with self._resuming:
-            if (before := session.client.detach()) is not None:
-                session.start(before.close, NORMAL, "replaced by another connection")
             self._window.cancel()
             self.was_resumed = True
-            report = self._sort_out(after)
             try:
-                await connection.send(self._created())
-                while self._missed:
-                    missed, self._missed = list(self._missed), deque()
-                    await connection.send_many(missed)
-                    self._shown(missed)
+                await self._take_off()
+                self._sort_out(after)
+                await self._tell_missed(connection)
             except BaseException:
                 session.start(connection.close, NORMAL, "")
                 self.lost(Closing(1006, "lost while it resumed", clean=False))
                 raise
-            self._missed_bytes, self._audio_s, self._dropped = 0, 0.0, 0
+            if session.ending is not None:
+                await connection.close(session.ending.code, session.ending.reason)
+                return
+            self._missed_bytes, self._audio_s = 0, 0.0
+            report = ", ".join(f"{count} {what}" for what, count in self._gone.items() if count)
+            self._gone.clear()
             session.attach(session.client, connection)
         self.wake()
         session.record(LegChanged(leg="client", change="resumed", cause=report))
         await session.tell_stages("client_attached")
+
+    async def _take_off(self) -> None:
+        """Take off the connection that served the client leg: from now on events wait."""
+        client = self._session.client
+        before = client.detach()
+        if client.is_sending and client.last is not None:
+            # Only when the send has ended it is known what the client cannot have.
+            client.last.abort("replaced by another connection")
+            await client.sent()
+        elif before is not None:
+            self._session.start(before.close, NORMAL, "replaced by another connection")
+
+    async def _tell_missed(self, connection: Connection) -> None:
+        created = self._created()
+        await connection.send(created)
+        self._shown([created])
+        while self._missed:
+            missed, self._missed = list(self._missed), deque()
+            taken = len(missed)
+            try:
+                await connection.send_many(missed)
+            except ConnectionLost as loss:
+                taken = loss.taken
+                raise
+            finally:
+                self._shown(missed[:taken])
+                self._missed.extendleft(reversed(missed[taken:]))
+                weights = [self._weight(payload) for payload in self._missed]
+                self._missed_bytes = sum(size for size, _ in weights)
+                self._audio_s = sum(seconds for _, seconds in weights)
 
     async def left(self, connection: Connection) -> None:
         """Wait until *connection* serves the client leg no more, or the session has ended."""
@@ -140,41 +172,52 @@ class Parking:
         shown = configuration.shown(configuration.effective or configuration.asked)
         return Event(events.session_created(shown, self._session.veil.own_id())).payload
 
-    def _sort_out(self, after: str | None) -> str:
-        """Make what was missed what is to be sent; returns what is not."""
-        dropped = [(self._dropped, "audio event(s) not kept")]
+    def _sort_out(self, after: str | None) -> None:
+        """Make what was missed what is to be sent."""
         found = None if after is None else self._since(after)
         if found is not None:
-            self._missed = deque([*found, *self._missed])
+            self._missed.extendleft(reversed(found))
         else:
-            placed, tail = deque[bytes](), 0
-            begun: set[str] = set()
-            for payload in self._missed:
-                response_id = _response_of(payload)
-                if peek_server_type(payload) == Server.RESPONSE_CREATED and response_id:
-                    begun.add(response_id)
-                if response_id and response_id not in begun:
-                    tail += 1
-                else:
-                    placed.append(payload)
-            self._missed = placed
-            dropped.append((tail, "event(s) of an answer begun before"))
-            if after is not None:
-                dropped.append((1, "position that is not known any more"))
-        self._recent.clear()
-        self._recent_bytes = 0
-        return ", ".join(f"{count} {what}" for count, what in dropped if count)
+            self._gone["event(s) that may not have arrived"] += self._doubtful()
+            self._gone["position that is not known any more"] += after is not None
+            self._leave_out_tails()
+
+    def _leave_out_tails(self) -> None:
+        placed, begun = deque[bytes](), set[str]()
+        for payload in self._missed:
+            response_id = _response_of(payload)
+            if peek_server_type(payload) == Server.RESPONSE_CREATED and response_id:
+                begun.add(response_id)
+            if not response_id or response_id in begun:
+                placed.append(payload)
+        self._gone["event(s) of an answer begun before"] += len(self._missed) - len(placed)
+        self._missed = placed
+
+    def _doubtful(self) -> int:
+        """How many of the events that were sent last may not have arrived: the client's kernel has not said
+        so."""
+        last = self._session.client.last
+        rest, count = 0 if last is None else last.unacknowledged(), 0
+        for payload in reversed(self._recent):
+            if rest <= 0:
+                break
+            rest -= len(payload)
+            count += 1
+        return count
 
     def _since(self, event_id: str) -> list[bytes] | None:
-        """What was sent behind this event; None if it is not known any more."""
+        """What was sent behind this event, which is to be sent again; None if it is not known any more."""
         recent = list(self._recent)
         for place in range(len(recent) - 1, -1, -1):
             if event_id.encode() in recent[place] and _id_of(recent[place]) == event_id:
-                return recent[place + 1 :]
+                self._recent = deque(recent[: place + 1])
+                self._recent_bytes = sum(map(len, self._recent))
+                # Not the greeting of a connection that is no more.
+                return [p for p in recent[place + 1 :] if peek_server_type(p) != Server.SESSION_CREATED]
         return None
 
     def _shown(self, payloads: Sequence[bytes]) -> None:
-        """These go out to the client."""
+        """These have gone out to the client."""
         self._recent.extend(payloads)
         self._recent_bytes += sum(map(len, payloads))
         while self._recent_bytes > 2 * self._session.limits.parked_bytes:
