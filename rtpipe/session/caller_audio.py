@@ -54,7 +54,7 @@ class CallerAudio:
 
         It is all that there is: what the last upstream did not say before it was lost, it may not have heard.
 
-        *detects*: the upstream finds the turns, so what had no room was silence unless it heard somebody speak.
+        *detects*: the upstream finds the turns, so what had no room was silence unless it heard speech.
         `lost_s`: what is missing.
         """
         if detects and not self.speaking:
