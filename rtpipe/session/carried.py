@@ -176,6 +176,11 @@ class Carried:
         self._turn_ends_ms = None
         self._settle()
 
+    @property
+    def tells_turn_again(self) -> bool:
+        """Whether the last turn is told again as audio: the upstream has not said what it made of it."""
+        return self._turn is not None
+
     def _settle(self) -> None:
         turn = self._turn
         if turn is None or turn.item_id not in self.log:

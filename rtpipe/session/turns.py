@@ -16,6 +16,7 @@ class TurnGate:
         self._users: set[str] = set()
         self._wanted = self._composed = True
         self._spoken_item: str | None = None
+        self._asked = self._void = ""
 
     def gate(self, stage: str, on: bool) -> None:
         """One stage wants turns gated, or no longer."""
@@ -51,6 +52,18 @@ class TurnGate:
             return False
         self._spoken_item = None
         return True
+
+    def asked(self, event_id: str) -> None:
+        """The host has asked for the answer to the turn that was committed last."""
+        self._asked = event_id
+
+    def comes_again(self) -> None:
+        """That turn will be committed again, and asked about again: the other request is void."""
+        self._void = self._asked
+
+    def is_void(self, event_id: str | None) -> bool:
+        """Whether this asks for the answer to a turn that comes again."""
+        return bool(self._void) and event_id == self._void
 
     @property
     def must_ask(self) -> bool:

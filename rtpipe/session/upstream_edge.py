@@ -91,6 +91,10 @@ class UpstreamEdge:
             return await self.composing.update(event)
         if event.type == Client.ITEM_TRUNCATE and (told := self.carried.truncate(event)) is not None:
             return await self._truncate(event, told)
+        if event.type == Client.RESPONSE_CREATE and self.turns.is_void(event_id := events.event_id_of(event.data)):
+            message = "The turn to be answered comes once more."
+            self._session.client_edge.tell("turn_comes_again", message, event_id, by_upstream=True)
+            return "refused"
         if event.type == Client.RESPONSE_CREATE and event.origin == CLIENT:
             self._creates_of_client += 1
         elif event.type == Client.ITEM_TRUNCATE:
@@ -182,6 +186,8 @@ class UpstreamEdge:
     def cut(self) -> None:
         """The upstream has gone or goes: what it was answering ends, for every stage and the client."""
         self._served = None
+        if self.carried.tells_turn_again:
+            self.turns.comes_again()
         ends, again = self.carried.cut(retry=self.retries)
         for data in ends:
             self._observe(Server.RESPONSE_DONE, data)
@@ -365,7 +371,7 @@ class UpstreamEdge:
         if self._session.ending is None:
             create = Event(events.response_create(self._session.veil.own_id()), origin=HOST)
             try:
-                self._session.send(UPSTREAM, create, 0)
+                self.turns.asked(self._session.send(UPSTREAM, create, 0))
             except QueueFull:
                 log.warning("session %s: a turn stays unanswered, too much is queued", self._session.id)
 

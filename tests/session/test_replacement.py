@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 import trio
 
-from rtpipe import Event, Plugin, facts, on_server
+from rtpipe import Event, Plugin, Session, facts, on_server
 from rtpipe.session.limits import SessionLimits
 from rtpipe.session.replacement import FIRST_DELAY_S, Redial
 from rtpipe.testing import ChainHarness
@@ -261,3 +261,21 @@ async def test_a_stage_hears_that_there_was_no_room_and_the_client_does_not(auto
         await chain.settle()
         assert Asks.heard == [second]
         assert chain.client.take() == []
+
+
+class Gates(Plugin[None, None]):
+    def session_open(self, session: Session[None]) -> None:
+        session.gate_turns(True)
+
+
+async def test_a_turn_that_is_told_again_is_answered_once(autojump_clock: Any) -> None:
+    upstreams = Upstreams("drop before conversation.item.added")
+    async with ChainHarness({"gates": Gates}, upstream=upstreams, redials=True) as chain:
+        caller = Caller(chain)
+        for sound in (*[cuts.LOUD] * 8, *[cuts.QUIET] * 8):
+            await caller.say("input_audio_buffer.append", audio=sound)
+        await trio.sleep(20)
+        await caller.see()
+        assert len(upstreams.logs) == 2
+        assert (caller.done, caller.failed, caller.of("error")) == (1, 0, [])
+        assert [who for who, _ in cuts.log_of(chain)] == ["user", "assistant"]
