@@ -56,11 +56,9 @@ class Giving:
                     self._send(session, "", output.name, output.envelope, as_message=True)
 
     def upstream_replaced(self, session: Session[State]) -> None:
-        """The new one knows no calls: what is still to be answered is told as a message."""
+        """What is still to be answered is told as a message. What was told and had not arrived the gateway
+        tells the new one again."""
         state = session.state
-        unheard, state.outputs = state.outputs, {}
-        for output in unheard.values():
-            self._send(session, "", output.name, output.envelope, as_message=True)
         for batch in list(state.batches.values()):
             batch.ended = batch.as_messages = True
             if batch.open or batch.outputs:

@@ -116,9 +116,8 @@ class Voice:
             await self._changed.wait()
 
     def upstream_replaced(self) -> None:
-        """What was running, or was asked of the last upstream, has ended with it."""
+        """What was running has ended with the last upstream. What was asked of it is asked of the next one."""
         self.responses.clear()
         self._speech_until_s = -math.inf
-        self.create_id = self.filler_create_id = self.filler_response = None
-        self._create_until_s = self._filler_until_s = -math.inf
+        self.filler_response = None
         self.wake()

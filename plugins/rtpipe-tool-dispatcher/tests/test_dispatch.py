@@ -403,6 +403,25 @@ async def test_after_a_new_upstream_results_are_told_as_messages(
         assert create["type"] == "response.create"
 
 
+async def test_a_result_on_its_way_is_told_once_to_the_new_upstream(
+    talk: Any, offer: Any, autojump_clock: Any
+) -> None:
+    offer.answers("clock", "noon")
+    async with talk() as talking:
+        await talking.calls(("clock", {}))
+        output, create = talking.sent()
+        assert output["item"]["type"] == "function_call_output"
+        await talking.chain.replace_upstream()
+        await trio.sleep(1)
+        again = [event for event in talking.sent() if event.get("item", {}).get("type") != "function_call"]
+        assert [event for event in again if event["type"] != "session.update"] == [output, create]
+        await talking.upstream("conversation.item.added", previous_item_id=None, item=output["item"])
+        await talking.begins("answer")
+        await talking.ends("answer")
+        await trio.sleep(60)
+        assert talking.sent() == []
+
+
 async def test_a_result_that_is_refused_is_told_as_a_message(talk: Any, offer: Any) -> None:
     offer.answers("clock", "noon")
     async with talk() as talking:
