@@ -230,6 +230,8 @@ async def test_stages_hear_of_another_upstream_before_it_says_anything(autojump_
     async with ChainHarness({"asks": Asks}, upstream=upstreams, redials=True) as chain:
         caller = Caller(chain)
         await caller.text("u1", "how are you")
+        for _ in range(20):  # what waits behind the request gives the next one time to answer
+            await caller.say("input_audio_buffer.clear")
         await caller.answered_all(1)
         assert Asks.heard == ["replaced", "response.created"]
 
@@ -278,4 +280,5 @@ async def test_a_turn_that_is_told_again_is_answered_once(autojump_clock: Any) -
         await caller.see()
         assert len(upstreams.logs) == 2
         assert (caller.done, caller.failed, caller.of("error")) == (1, 0, [])
+        assert sum('"response.create"' in line for log in upstreams.logs for line in log) == 1
         assert [who for who, _ in cuts.log_of(chain)] == ["user", "assistant"]
