@@ -28,8 +28,8 @@ def run(args: argparse.Namespace) -> int:
 
 def told(report: admin.Json) -> list[str]:
     """What a reload did, in a few lines."""
-    changed = ", ".join(report["changed"])
-    lines = [f"reloaded: {changed}" if changed else "reloaded: nothing has changed"]
+    diff = [f"  {line}" for line in report["diff"]]
+    lines = ["reloaded:", *diff] if diff else ["reloaded: nothing has changed"]
     if report["new_plugins"]:
         lines.append(f"new plugins: {', '.join(report['new_plugins'])}")
     if report["at_next_start"]:

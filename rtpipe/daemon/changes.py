@@ -1,4 +1,4 @@
-"""What differs between two configurations: names of keys, never their values."""
+"""Which keys differ between two configurations, and which of them wait for the next start."""
 
 from typing import Any
 

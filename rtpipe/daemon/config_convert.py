@@ -103,12 +103,12 @@ def _complaint(value: Table, to: type) -> str:
 
 def _explain(message: str, value: Table, to: type, path: Path, also: Iterable[str]) -> tuple[Path, str]:
     """Where, and what to tell the operator."""
-    kinds = _kinds(inspect.type_info(to), path)
+    kinds = kinds_at(inspect.type_info(to), path)
     if unknown := _UNKNOWN.match(message):
-        known = [field.encode_name for field in _fields(kinds)] + ([] if path else list(also))
+        known = [field.encode_name for field in fields(kinds)] + ([] if path else list(also))
         return (*path, unknown[1]), f"unknown option{nearest(unknown[1], known)}"
     if missing := _MISSING.match(message):
-        wanted = [_description(field) for field in _fields(kinds) if field.encode_name == missing[1]]
+        wanted = [_description(field) for field in fields(kinds) if field.encode_name == missing[1]]
         return (*path, missing[1]), f"missing ({wanted[0]})" if any(wanted) else "missing"
     found: Any = value
     for step in path:
@@ -127,12 +127,12 @@ def _explain(message: str, value: Table, to: type, path: Path, also: Iterable[st
     return path, message
 
 
-def _kinds(info: inspect.Type, path: Path) -> list[inspect.Type]:
+def kinds_at(info: inspect.Type, path: Path) -> list[inspect.Type]:
     """What the type says may stand at *path*: several for a union."""
     if isinstance(info, inspect.Metadata):
-        return _kinds(info.type, path)
+        return kinds_at(info.type, path)
     if isinstance(info, inspect.UnionType):
-        return [kind for member in info.types for kind in _kinds(member, path)]
+        return [kind for member in info.types for kind in kinds_at(member, path)]
     if not path:
         return [info]
     inner: list[inspect.Type] = []
@@ -140,12 +140,14 @@ def _kinds(info: inspect.Type, path: Path) -> list[inspect.Type]:
         inner = [field.type for field in info.fields if field.encode_name == path[0]]
     elif isinstance(info, inspect.DictType):
         inner = [info.value_type]
+    elif isinstance(info, inspect.TupleType):
+        inner = list(info.item_types)
     elif item := getattr(info, "item_type", None):
         inner = [item]
-    return [kind for member in inner for kind in _kinds(member, path[1:])]
+    return [kind for member in inner for kind in kinds_at(member, path[1:])]
 
 
-def _fields(kinds: list[inspect.Type]) -> list[inspect.Field]:
+def fields(kinds: Iterable[inspect.Type]) -> list[inspect.Field]:
     return [field for kind in kinds if isinstance(kind, inspect.StructType) for field in kind.fields]
 
 

@@ -9,9 +9,10 @@ import trio
 from rtpipe.api.errors import ConfigError
 from rtpipe.chain import instances
 from rtpipe.chain.instances import Instance, Lineup, Services, StageSpec
-from rtpipe.daemon import changes, logs, service
+from rtpipe.daemon import changes, diff, logs, service
 from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
+from rtpipe.daemon.diff import Side
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.hooks import collect_routes
 from rtpipe.daemon.listeners import check_certificates, renew_certificates
@@ -22,13 +23,15 @@ log = logging.getLogger("rtpipe.daemon")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload did. Keys are dotted, without their values.
+    """What a reload did. *changed* are dotted keys, *diff* says for each what it was and what it is, without
+    secrets, at most a hundred and a line that says how many more.
 
     *at_next_start* are keys that the daemon does not run with yet, from earlier reloads too; *new_plugins*
     are stages whose plugin was made anew.
     """
 
     changed: list[str]
+    diff: list[str]
     at_next_start: list[str]
     chain: list[str]
     new_plugins: list[str]
@@ -84,7 +87,8 @@ class Reloader:
             log.warning("reload: %s", warning)
         log.info(
             "reload: changed: %s; at the next start: %s; new plugins: %s; %d sessions keep the old chain",
-            *(", ".join(each) or "nothing" for each in (report.changed, report.at_next_start)),
+            "; ".join(report.diff) or "nothing",
+            ", ".join(report.at_next_start) or "nothing",
             ", ".join(report.new_plugins) or "none",
             report.sessions_on_old_chain,
         )
@@ -116,6 +120,9 @@ class Reloader:
         chain = process.chain
         return Report(
             changed=changes.names(different),
+            diff=diff.lines(
+                different, Side(before.loaded.sources, before.specs), Side(loaded.sources, specs)
+            ),
             at_next_start=changes.names([path for path in since_start if changes.waits(path)]),
             chain=[stage.name for stage in chain.stages],
             new_plugins=new,

@@ -174,8 +174,6 @@ async def test_a_change_that_is_cancelled_is_undone(tmp_path, nursery, autojump_
     specs = [*with_options(a="1"), *with_options(TakesSlowly, b="1")]
     lineup, services = await lined_up(tmp_path, nursery, *specs)
     with trio.move_on_after(0.5) as scope:
-        await change(
-            [*with_options(a="2"), *with_options(TakesSlowly, b="2")], [lineup], services.guard
-        )
+        await change([*with_options(a="2"), *with_options(TakesSlowly, b="2")], [lineup], services.guard)
     assert scope.cancelled_caught
     assert calls == ["a 1 to 2", "b to 2", "b to 1", "a 2 to 1"]

@@ -97,14 +97,17 @@ def test_reload_and_plugins(daemon, session, capsys):
         daemon.write_text(f"{text}[limits]\nmax_sessions = 5\nwrite_deadline_s = 5\n")
         assert main(["reload", "--config", str(daemon)]) == 0
         assert capsys.readouterr().out.splitlines() == [
-            "reloaded: limits.max_sessions, limits.write_deadline_s",
+            "reloaded:",
+            "  limits.max_sessions: 1000 -> 5",
+            "  limits.write_deadline_s: 10.0 -> 5",
             "from the next start on: limits.write_deadline_s",
         ]
         assert main(["plugins", "disable", "response-lock", "--config", str(daemon)]) == 0
         out = capsys.readouterr().out.splitlines()
         assert out[0].endswith("50-plugins.toml: response-lock is disabled")
-        assert out[1:3] == [
-            "reloaded: plugins.response-lock.enabled",
+        assert out[1:4] == [
+            "reloaded:",
+            "  plugins.response-lock.enabled: true -> false",
             "from the next start on: limits.write_deadline_s",
         ]
         assert "1 session keeps the chain before this until the end" in out

@@ -112,6 +112,7 @@ async def test_a_session_keeps_its_chain_and_a_new_one_has_the_new(marked, place
             report = await asked(place, "/reload", "POST")
             assert report == {
                 "changed": ["plugins.mark.mark"],
+                "diff": ['plugins.mark.mark: "a" -> "b"'],
                 "at_next_start": [],
                 "chain": ["auth", "mark", "mark2"],
                 "new_plugins": ["mark"],
@@ -244,9 +245,13 @@ async def test_no_secret_is_in_any_answer(marked, place, monkeypatch):
 async def test_a_signal_reloads(file):
     path = file()
     async with running(path) as gateway:
-        path.write_text(path.read_text().replace('default_model = "', 'default_model = "new-'))
+        text = path.read_text()
+        model = text.partition('default_model = "')[2].partition('"')[0]
+        path.write_text(text.replace('default_model = "', 'default_model = "new-'))
         gateway.process.send_signal(signal.SIGHUP)
-        await gateway.said("reload: changed: upstream[0].default_model; at the next start: nothing")
+        await gateway.said(
+            f'reload: changed: upstream[0].default_model: "{model}" -> "new-{model}"; at the next start: nothing'
+        )
         good = path.read_text()
         path.write_text("chain = [")
         gateway.process.send_signal(signal.SIGHUP)
