@@ -154,7 +154,9 @@ class ClientEdge:
     def passable(self) -> bool:
         """Whether server events that neither a stage nor the host wants may pass without a walk, now."""
         session = self._session
-        return session.lane(DOWNSTREAM).is_free and session.client.connection is not None and not session.taps
+        if session.taps or session.parking.hides:
+            return False
+        return session.lane(DOWNSTREAM).is_free and session.client.connection is not None
 
     async def deliver(self, event: Event) -> str:
         """Hand an event to the client; returns its fate. Waits for the first client: the upstream greets as
@@ -167,7 +169,7 @@ class ClientEdge:
             # It cannot be read, or not written again. Whether the client can read it is for the client to
             # say, unless there is something in it that is hidden.
             seen = None if self._session.veil.may_concern(event.payload) else event
-        if seen is None:
+        if seen is None or self._session.parking.hides_event(seen):
             return "hidden"
         for tap in self._session.taps:
             tap.event(self._session.id, DOWNSTREAM, seen)

@@ -28,6 +28,10 @@ class Parking:
         self._session = session
         self.is_possible = False
         self.was_resumed = False
+        self._begun: set[str] = set()
+        """Answers whose beginning the client has been told, and not the end."""
+        self._unplaced: set[str] = set()
+        """Those of them that it cannot place: another connection had told it."""
         self._missed: deque[bytes] = deque()
         self._missed_bytes = 0
         self._audio_s = 0.0
@@ -177,6 +181,7 @@ class Parking:
         found = None if after is None else self._since(after)
         if found is not None:
             self._missed.extendleft(reversed(found))
+            self._unplaced.clear()
         else:
             self._gone["event(s) that may not have arrived"] += self._doubtful()
             self._gone["position that is not known any more"] += after is not None
@@ -191,7 +196,26 @@ class Parking:
             if not response_id or response_id in begun:
                 placed.append(payload)
         self._gone["event(s) of an answer begun before"] += len(self._missed) - len(placed)
+        ended = {_response_of(p) for p in self._missed if peek_server_type(p) == Server.RESPONSE_DONE}
+        self._begun -= ended
+        self._unplaced = set(self._begun)
+        self._gone["answer(s) begun before that go on"] += len(self._unplaced)
         self._missed = placed
+
+    @property
+    def hides(self) -> bool:
+        """Whether there is an answer of which the client must be told nothing."""
+        return bool(self._unplaced)
+
+    def hides_event(self, event: Event) -> bool:
+        """Whether this is about such an answer."""
+        response_id = _response_of(event.payload) if self._unplaced else None
+        if response_id is None or response_id not in self._unplaced:
+            return False
+        if event.type == Server.RESPONSE_DONE:
+            self._unplaced.discard(response_id)
+            self._begun.discard(response_id)
+        return True
 
     def _doubtful(self) -> int:
         """How many of the events that were sent last may not have arrived: the client's kernel has not said
@@ -218,6 +242,10 @@ class Parking:
 
     def _shown(self, payloads: Sequence[bytes]) -> None:
         """These have gone out to the client."""
+        for payload in payloads:
+            kind = peek_server_type(payload)
+            if kind in (Server.RESPONSE_CREATED, Server.RESPONSE_DONE) and (answer := _response_of(payload)):
+                (self._begun.add if kind == Server.RESPONSE_CREATED else self._begun.discard)(answer)
         self._recent.extend(payloads)
         self._recent_bytes += sum(map(len, payloads))
         while self._recent_bytes > 2 * self._session.limits.parked_bytes:

@@ -101,6 +101,36 @@ async def test_one_that_does_not_count_gets_no_tail_of_an_answer(autojump_clock:
         assert report == "1 event(s) of an answer begun before"
 
 
+async def test_nor_does_it_get_one_that_is_still_to_come(autojump_clock: Any) -> None:
+    async with parked() as chain:
+        chain.session.parking.allow()
+        lane = chain.session.lane("downstream")
+
+        async def of(response: str, *kinds: str) -> None:
+            for kind in kinds:
+                named = {"response_id": response, "response": {"id": response}}
+                lane.inject(
+                    Event({"type": kind, "event_id": f"{response}_{kind}", **named}, origin="host"), 0
+                )
+            await chain.settle()
+
+        await of("r1", "response.created", "response.output_text.delta")
+        chain.client.connection.abort()
+        await chain.settle()
+        await resume(chain)
+        assert chain.client.take_types() == ["session.created"]
+        await of("r1", "response.output_text.delta")
+        await of("r2", "response.created", "response.output_text.delta")
+        await of("r1", "response.output_text.done", "response.done")
+        await of("r2", "response.done")
+        kinds = ["response.created", "response.output_text.delta", "response.done"]
+        assert [(e["response_id"], e["type"]) for e in chain.client.take()] == [
+            ("r2", kind) for kind in kinds
+        ]
+        report = [f.cause for f in chain.facts if isinstance(f, facts.LegChanged) and f.change == "resumed"]
+        assert report == ["1 answer(s) begun before that go on"]
+
+
 async def test_what_it_tells_again_is_answered_and_not_told_twice(autojump_clock: Any) -> None:
     async with parked() as chain:
         chain.session.parking.allow()
