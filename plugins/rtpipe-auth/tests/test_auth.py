@@ -432,3 +432,29 @@ def test_config_is_what_the_host_converts_to() -> None:
     assert Auth.config_type is Config
     assert Auth.state_type is State
     assert issubclass(Key, msgspec.Struct)
+
+
+def test_limits_are_those_of_the_configuration_by_now() -> None:
+    bearer = knock({"authorization": [f"Bearer {MARKED}"]})
+    principal = trio.run(known(limits={"budget_usd": "1"}).authenticate, bearer)
+    assert known(limits={"budget_usd": "2"}).current_limits(principal) == {"budget_usd": "2"}
+    assert known().current_limits(principal) == {}
+    gone = started({"id": "other", "sha256": sha256(OTHER), "limits": {"budget_usd": "9"}})
+    assert gone.current_limits(principal) is None
+    elsewhere = msgspec.structs.replace(principal, credential="other-stage/key:1")
+    assert known().current_limits(elsewhere) is None
+
+
+def test_limits_of_those_without_a_key_too() -> None:
+    def auth(budget: str) -> Auth:
+        limits = {"budget_usd": budget}
+        peer, certificate = {"id": "local", "uid": 7}, {"id": "box", "subject": "CN=box"}
+        raw = {"peers": [{**peer, "limits": limits}], "certificates": [{**certificate, "limits": limits}]}
+        made = Auth(msgspec.convert(raw, Config), FakeHost())  # type: ignore[arg-type]
+        trio.run(made.startup)
+        return made
+
+    for who in ({"uid": 7}, {"subject": "CN=box"}):
+        principal = trio.run(auth("1").authenticate, replace(knock(), **who))
+        assert principal.limits == {"budget_usd": "1"}
+        assert auth("2").current_limits(principal) == {"budget_usd": "2"}

@@ -114,6 +114,7 @@ def test_unknown_options_are_refused() -> None:
         ("voices", ["v"]),
         ("modalities", ["text"]),
         ("limits", {"budget_usd": "5"}),
+        ("persist", True),
     ],
 )
 def test_keys_of_one_caller_must_agree(option: str, value: Any) -> None:
@@ -203,3 +204,17 @@ def test_the_distribution_offers_the_plugin_and_its_sample() -> None:
     sample = [f for f in entry.dist.files or () if f.as_posix() == "rtpipe_auth/sample.toml"]
     assert len(sample) == 1
     assert Path(str(sample[0].locate())).is_file()
+
+
+@pytest.mark.parametrize("table", ["keys", "peers", "certificates", "issuers"])
+def test_a_caller_whose_sessions_are_persisted_wants_a_key_for_that(table: str) -> None:
+    entry = {
+        "keys": {"sha256": HASH_2},
+        "peers": {"uid": 1},
+        "certificates": {"subject": "CN=x"},
+        "issuers": {"issuer": "https://login.example/", "audience": ["rtpipe"]},
+    }[table]
+    for persist in (True, False):
+        options: dict[str, Any] = {"keys": [{"id": "other", "sha256": HASH}]}
+        options[table] = [*options.get(table, []), {"id": "kiosk", "persist": persist, **entry}]
+        assert Auth.wants_persistence(msgspec.convert(options, Config)) == persist

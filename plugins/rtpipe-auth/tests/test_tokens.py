@@ -131,6 +131,14 @@ async def test_a_good_token_is_a_principal(provider: Provider) -> None:
         assert made.plugin("auth").still_allowed(principal)
 
 
+async def test_limits_by_now_are_the_configurations_unless_tokens_have_their_own(provider: Provider) -> None:
+    for claims, by_now in (({}, {"budget_usd": "2"}), ({"limits": "quota"}, None)):
+        async with chain(provider, claims=claims) as before:
+            principal = await Judge(before).ask(provider.token())
+        async with chain(provider, claims=claims, limits={"budget_usd": "2"}) as after:
+            assert after.plugin("auth").current_limits(principal) == by_now
+
+
 @pytest.mark.parametrize(
     ("claims", "code"),
     [
@@ -277,6 +285,7 @@ CLAIMS = {
     "modalities": "modalities",
     "limits": "limits",
     "policy": "policy",
+    "persist": "may_be_written",
 }
 
 
@@ -316,6 +325,15 @@ async def test_claims_narrow_what_the_entry_grants(provider: Provider) -> None:
         assert plain.roles == {"session", "tap"}
 
 
+@pytest.mark.parametrize("granted", [False, True])
+async def test_a_claim_can_keep_what_is_said_from_being_written(provider: Provider, granted: bool) -> None:
+    async with chain(provider, persist=granted, claims=CLAIMS) as made:
+        judge = Judge(made)
+        assert (await judge.ask(provider.token(login="al"))).persist == granted
+        assert (await judge.ask(provider.token(login="al", may_be_written=True))).persist == granted
+        assert not (await judge.ask(provider.token(login="al", may_be_written=False))).persist
+
+
 @pytest.mark.parametrize(
     "claims",
     [
@@ -326,6 +344,7 @@ async def test_claims_narrow_what_the_entry_grants(provider: Provider) -> None:
         {"login": "al", "limits": "much"},
         {"login": "al", "limits": {"a": [1]}},
         {"login": "al", "policy": "another"},
+        {"login": "al", "may_be_written": "true"},
         {"login": "al", "org": {"team": ["x"]}},
     ],
 )
