@@ -111,7 +111,7 @@ async def _change(governor: "CostGovernor", request: ConnectRequest) -> dict[str
     asked = {key: value for key in LIVE if (value := _one(request, key)) is not None}
     own = {**found.state.own_caps, **asked}
     try:
-        caps = room.caps_of(governor, found, own)
+        caps = room.caps_of(governor, found, own) if asked else found.state.caps
     except ValueError as exc:
         raise Refused(422, "bad_limit", str(exc)) from None
     if asked:
