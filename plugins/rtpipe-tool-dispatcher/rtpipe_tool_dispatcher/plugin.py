@@ -250,6 +250,14 @@ class ToolDispatcher(Plugin[Config, State]):
 
     # --- ends -----------------------------------------------------------------------------------------------
 
+    def client_detached(self, session: Session[State]) -> None:
+        """Nobody is asked to hold the line who is not there."""
+        session.state.voice.alone(True)
+
+    def client_attached(self, session: Session[State]) -> None:
+        """There is somebody again."""
+        session.state.voice.alone(False)
+
     def upstream_replaced(self, session: Session[State]) -> None:
         """Another upstream has taken over."""
         session.state.voice.upstream_replaced()

@@ -29,11 +29,17 @@ class Voice:
         self.filler_response: str | None = None
         self.clients: dict[str, float] = {}
         """Calls of the client's, made in one response with ours, and until when they keep us waiting."""
+        self._is_alone = False
         self._speech_until_s = -math.inf
         self._turn_until_s = -math.inf
         self._create_until_s = -math.inf
         self._filler_until_s = -math.inf
         self._changed = trio.Event()
+
+    def alone(self, is_alone: bool) -> None:
+        """Whether nobody is there to hear anything: the client's connection is lost."""
+        self._is_alone = is_alone
+        self.wake()
 
     def caller_began(self, now_s: float) -> None:
         """The caller speaks."""
@@ -98,7 +104,7 @@ class Voice:
 
     def wait_s(self, now_s: float, *, for_filler: bool = False) -> float:
         """For how long we must not ask for a response: 0 not at all, infinite until something changes."""
-        if self.responses:
+        if self.responses or (for_filler and self._is_alone):
             return math.inf
         until = [self._speech_until_s, self._turn_until_s, self._create_until_s, self._filler_until_s]
         if not for_filler:

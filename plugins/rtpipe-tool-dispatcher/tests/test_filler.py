@@ -163,3 +163,29 @@ async def test_a_whole_conversation_with_the_simulated_model(
         ended = [fact for fact in talking.chain.facts if isinstance(fact, facts.ResponseEnded)]
         assert [fact.origin for fact in ended] == ["client", "tool-dispatcher", "tool-dispatcher"]
         talking.chain.check_fates()
+
+
+async def test_none_while_the_client_is_away(talk: Any, offer: Any, autojump_clock: Any) -> None:
+    offer.answers("slow", "there it is", after_s=4.5)
+    async with talk(filler="model") as talking:
+        talking.chain.session.parking.allow()
+        await talking.calls(("slow", {}))
+        talking.chain.client.connection.abort()
+        await trio.sleep(10)
+        output, create = talking.sent()
+        assert "there it is" in output["item"]["output"]
+        assert not is_filler(create)
+
+
+async def test_one_when_the_client_is_back_in_time_to_hear_it(
+    talk: Any, offer: Any, autojump_clock: Any
+) -> None:
+    offer.answers("slow", after_s=4.5)
+    async with talk(filler="model") as talking:
+        talking.chain.session.parking.allow()
+        await talking.calls(("slow", {}))
+        talking.chain.client.connection.abort()
+        await trio.sleep(4)
+        assert talking.sent() == []
+        await talking.chain.replace_client()
+        assert len(fillers(talking)) == 1
