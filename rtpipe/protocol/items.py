@@ -68,6 +68,11 @@ def is_incomplete_call(item: Json) -> bool:
     return item.get("type") == _CALL and item.get("status") == "in_progress"
 
 
+def is_complete_call(item: Json) -> bool:
+    """Whether it is a call with all its arguments."""
+    return item.get("type") == _CALL and not is_incomplete_call(item)
+
+
 def calls_without_output(log: Iterable[Json], created: Iterable[Json], *, among: Container[str]) -> list[str]:
     """The `call_id`s of the complete calls whose items are *among* these, and of which neither the *log* nor
     an item that is yet to be *created* is the output."""
@@ -76,8 +81,7 @@ def calls_without_output(log: Iterable[Json], created: Iterable[Json], *, among:
     return [
         item["call_id"]
         for item in log
-        if item.get("type") == _CALL
-        and not is_incomplete_call(item)
+        if is_complete_call(item)
         and item.get("id") in among
         and item.get("call_id") not in answered
     ]
@@ -173,6 +177,18 @@ def item_echo(kind: str, item: Json, previous: str | None, own_id: str) -> Json:
     """A `conversation.item.added` or `.done`, as the upstream would send it."""
     whole = {"object": "realtime.item", "status": "completed", **item}
     return {"type": kind, "event_id": own_id, "previous_item_id": previous, "item": whole}
+
+
+def place_of(data: Json) -> int:
+    """Where in its response an item stands, by a `response.output_item` event; 0 where that does not say."""
+    place = data.get("output_index")
+    return place if isinstance(place, int) else 0
+
+
+def output_item_done(item: Json, response_id: str | None, place: int, own_id: str) -> Json:
+    """A `response.output_item.done`, as the upstream would send it."""
+    named = {"event_id": own_id, "response_id": response_id, "output_index": place}
+    return {"type": Server.OUTPUT_ITEM_DONE, **named, "item": {"object": "realtime.item", **item}}
 
 
 def item_truncated(item_id: str, content_index: int, audio_end_ms: int, own_id: str) -> Json:

@@ -41,13 +41,13 @@ FOLLOWED = frozenset(
 @dataclass(slots=True)
 class _Answer:
     """A response that runs: the object it was announced with, what asked for it, and its items: those that
-    are done, and the ids of those that are not."""
+    are done, and the ids of those that are not, with their places in it."""
 
     response: Json
     asked: Event | None
     origin: str
     output: list[Json] = field(default_factory=list)
-    open: set[str] = field(default_factory=set)
+    open: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:
@@ -162,9 +162,9 @@ class Carried:
         if answer is None or item is None:
             return
         if kind == Server.OUTPUT_ITEM_ADDED:
-            answer.open.add(item_id)
+            answer.open[item_id] = items.place_of(data)
         else:
-            answer.open.discard(item_id)
+            answer.open.pop(item_id, None)
             answer.output.append(item)
 
     def committed(self, item_id: str, *, by_voice: bool, answers: bool) -> None:
@@ -218,6 +218,7 @@ class Carried:
         ends: list[Json] = []
         again: list[Event] = []
         for answer in answers:
+            ends += self._ends_of_items(answer)
             own_id = self._session.veil.own_id()
             if answer.is_whole:
                 ends.append(items.response_completed(answer.response, answer.output, own_id))
@@ -227,6 +228,19 @@ class Carried:
             if retry and not answer.output:
                 again += self._asked_again(answer)
         return ends, again
+
+    def _ends_of_items(self, answer: _Answer) -> Iterator[Json]:
+        """Of items that nothing but their ends is missing of: whoever was told may have acted on them."""
+        own_id, response_id = self._session.veil.own_id, answer.response.get("id")
+        for item_id, place in list(answer.open.items()):
+            entry = self.log.get(item_id)
+            if entry is None or not (entry.is_done or items.is_complete_call(entry.item)):
+                continue
+            if not entry.is_done:
+                yield items.item_echo(Server.ITEM_DONE, entry.item, self.log.before(item_id), own_id())
+            yield items.output_item_done(entry.item, response_id, place, own_id())
+            del answer.open[item_id]
+            answer.output.append(entry.item)
 
     def _asked_again(self, answer: _Answer) -> Iterator[Event]:
         for item_id in answer.open:

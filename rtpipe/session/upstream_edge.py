@@ -190,8 +190,9 @@ class UpstreamEdge:
             self.turns.comes_again()
         ends, again = self.carried.cut(retry=self.retries)
         for data in ends:
-            self._observe(Server.RESPONSE_DONE, data)
-            self._session.send(DOWNSTREAM, Event(data, origin=HOST), 0)
+            event = Event(data, origin=HOST)
+            self._observe(event.type, data)
+            self._session.send(DOWNSTREAM, event, 0)
         for create in again:
             self._session.send(UPSTREAM, create, 0)
 

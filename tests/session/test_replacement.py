@@ -66,6 +66,31 @@ async def test_an_answer_that_was_cut_ends_as_failed(autojump_clock: Any) -> Non
         assert changes == ["attached", "lost", "replaced"]
 
 
+async def test_wherever_it_is_cut_a_call_is_told_once_by_each_event_that_clients_run_it_on(
+    autojump_clock: Any,
+) -> None:
+    async def told(*faults: str) -> tuple[Upstreams, list[str]]:
+        upstreams = Upstreams(*faults)
+        async with ChainHarness({}, upstream=upstreams, redials=True) as chain:
+            chain.session.upstream_edge.retries = True
+            caller = Caller(chain)
+            await caller.say("session.update", session=cuts.CONFIG)
+            await caller.text("u1", "call dice")
+            await caller.answered_all(2)
+            with_item = [e for e in caller.events if e.get("item", {}).get("type") == "function_call"]
+            ended = [e["response"] for e in caller.of("response.done")]
+            called = [r for r in ended if r["status"] == "completed" and "call_id" in str(r["output"])]
+            kinds = [e["type"] for e in with_item if e["type"].endswith(".done")]
+            kinds += [e["type"] for e in caller.of("response.function_call_arguments.done")]
+            return upstreams, kinds + ["response.done"] * len(called)
+
+    whole, undisturbed = await told()
+    assert len(undisturbed) == len(set(undisturbed)) == 4
+    for count in range(len(whole.logs[0])):
+        _, seen = await told(f"drop after {count} events")
+        assert sorted(seen) == sorted(undisturbed), count
+
+
 async def test_what_an_upstream_may_not_have_heard_before_it_was_lost_is_said_to_the_next(
     autojump_clock: Any,
 ) -> None:
@@ -210,7 +235,7 @@ async def test_two_hundred_that_are_lost_at_once_do_not_come_back_at_once(
 
 
 class Asks(Plugin[None, None]):
-    """Asks for an answer that the client does not get, or for more than there is room for; notes what it hears."""
+    """Notes what it hears of another upstream, of answers and of refusals."""
 
     heard: ClassVar[list[str]]
 
@@ -222,7 +247,9 @@ class Asks(Plugin[None, None]):
 
     @on_server("response.created", "error")
     def note(self, event: Event) -> None:
-        self.heard.append(event.data.get("error", event.data)["event_id" if event.type == "error" else "type"])
+        self.heard.append(
+            event.data.get("error", event.data)["event_id" if event.type == "error" else "type"]
+        )
 
 
 async def test_stages_hear_of_another_upstream_before_it_says_anything(autojump_clock: Any) -> None:
