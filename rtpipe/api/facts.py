@@ -131,8 +131,8 @@ class Spent(Fact, frozen=True):
 
 
 class Operated(Fact, frozen=True):
-    """An operator did something through the admin socket: *action* is reload, kill or watch, *by* the peer,
-    *what* the names of what it was done to."""
+    """An operator did something through the admin socket: *action* is reload, kill, forget or watch, *by* the
+    peer, *what* the names of what it was done to."""
 
     action: str
     by: str

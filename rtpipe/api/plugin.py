@@ -138,6 +138,12 @@ class Plugin(Generic[ConfigT, StateT]):
         return self.host.metrics()
 
     @classmethod
+    def wants_persistence(cls, config: ConfigT) -> bool:  # noqa: ARG003 - for those that look at it
+        """Whether, so configured, it makes principals with ``persist``. Then a configuration without a key to
+        encrypt their sessions with is refused."""
+        return False
+
+    @classmethod
     def commands(cls) -> list[Command]:
         """Verbs to add to the command line; called without any configuration."""
         return []

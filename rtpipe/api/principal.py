@@ -25,7 +25,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
 
     *session* is a session object of the protocol: what its sessions begin with, as if the client had asked
     for it. *credential* names what it was let in by, without being a secret, for the stage that judges it
-    again (``still_allowed``); *expires_at* is until when that is good, in seconds since 1970.
+    again (``still_allowed``); *expires_at* is until when that is good, in seconds since 1970. *persist*: the
+    sessions that its clients name outlive the gateway's process.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     session: Mapping[str, Any] | None = None
     credential: str = ""
     expires_at: float | None = None
+    persist: bool = False
 
 
 ANONYMOUS = Principal(id="anonymous")

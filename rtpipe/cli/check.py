@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     for warning in loaded.warnings:
         complain(f"warning: {warning}")
     from rtpipe.daemon.listeners import check_files
+    from rtpipe.daemon.sealing import check_persist
 
     plugins: dict[str, AnyPlugin] = {}
     configs: dict[str, Any] = {}
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
             mistakes.append(exc)
     try:
         check_secrets(loaded, configs)
+        check_persist(loaded, plugins, configs)
         check_files(loaded)
         if len(plugins) == len(loaded.stages):  # the one that is missing may be who authenticates
             check_doors(loaded, plugins)

@@ -12,7 +12,7 @@ from rtpipe.chain.discovery import installed, load_plugin
 from rtpipe.cli import admin
 from rtpipe.cli.output import complain
 
-_RUNNING = ("run", "check", "reload", "drain", "sessions", "tail", "record", "replay", "plugins")
+_RUNNING = ("run", "check", "reload", "drain", "sessions", "forget", "tail", "record", "replay", "plugins")
 VERBS = (*_RUNNING, "sample", "sim", "demo", "dev-cert", "completion")
 
 

@@ -11,13 +11,16 @@ from prometheus_client import CollectorRegistry
 from rtpipe.api.errors import ConfigError
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Operated
+from rtpipe.api.store import StoreError
 from rtpipe.daemon import metrics
 from rtpipe.daemon.admin_api import (
     OPERATIONS,
+    RECORD,
     SESSION,
     Draining,
     Ended,
     Fates,
+    Forgotten,
     OneSession,
     Passed,
     PluginList,
@@ -38,6 +41,9 @@ from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused
 
 
+_OF_RECORD = RECORD.removeprefix(SESSION)
+
+
 class Admin:
     """The HTTP routes of the admin socket. Answers are JSON, but for the metrics."""
 
@@ -49,6 +55,7 @@ class Admin:
             ("GET", SESSIONS): self._sessions,
             ("GET", SESSION): self._session,
             ("DELETE", SESSION): self._kill,
+            ("DELETE", RECORD): self._forget,
             ("GET", PLUGINS): self._plugins,
             ("GET", METRICS): self._show_metrics,
             ("POST", RELOAD): self._reload,
@@ -61,7 +68,7 @@ class Admin:
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         path = exchange.request.path
-        methods = self._routes.get(SESSION if path.startswith(f"{SESSIONS}/") else path)
+        methods = self._routes.get(_route_of(path))
         if methods is None:
             with self._process.generation.in_use() as generation:
                 if await serve_plugin_route(self._process, generation, exchange, on_admin_socket=True):
@@ -95,6 +102,17 @@ class Admin:
         self._operated(exchange, "kill", session.id)
         session.end(Ending(POLICY_VIOLATION, "ended by an operator", HOST))
         await _respond(exchange, Ended(ended=session.id))
+
+    async def _forget(self, exchange: Exchange) -> None:
+        session_id = exchange.request.path.removeprefix(f"{SESSIONS}/").removesuffix(_OF_RECORD)
+        try:
+            found = await self._process.persistence.forget(session_id)
+        except StoreError as exc:
+            raise RequestRefused(503, "not_forgotten", str(exc)) from None
+        if not found:
+            raise RequestRefused(404, "no_such_record", "Nothing is written of a session of this id.")
+        self._operated(exchange, "forget", session_id)
+        await _respond(exchange, Forgotten(forgotten=session_id))
 
     def _named(self, exchange: Exchange) -> Served:
         served = self._process.served.get(exchange.request.path.removeprefix(f"{SESSIONS}/"))
@@ -141,6 +159,12 @@ class Admin:
 
     def _operated(self, exchange: Exchange, action: str, what: str) -> None:
         self._process.record(Operated(action=action, by=exchange.request.peer.address, what=what))
+
+
+def _route_of(path: str) -> str:
+    if not path.startswith(f"{SESSIONS}/"):
+        return path
+    return RECORD if path.endswith(_OF_RECORD) else SESSION
 
 
 def _about(process: Process, served: Served) -> dict[str, Any]:

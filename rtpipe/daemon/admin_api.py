@@ -11,6 +11,7 @@ from rtpipe.daemon.hooks import DRAIN, METRICS, PLUGINS, RELOAD, SESSIONS
 from rtpipe.daemon.reload import Report
 
 SESSION = f"{SESSIONS}/{{id}}"
+RECORD = f"{SESSION}/record"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +83,12 @@ class Ended(Answer, frozen=True, kw_only=True):
     ended: str
 
 
+class Forgotten(Answer, frozen=True, kw_only=True):
+    """The id of the session of which nothing is written any more; if it is in service it goes on."""
+
+    forgotten: str
+
+
 class PluginShown(Answer, frozen=True, kw_only=True):
     """A stage of the chain. *on_error* is its failure policy, *failures* are counted by hook, *health* is
     what it says of itself, null where it says nothing."""
@@ -134,6 +141,11 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", SESSIONS): Operation("The sessions in service.", SessionList),
     ("GET", SESSION): Operation("One of them.", OneSession, refusals=_NO_SESSION),
     ("DELETE", SESSION): Operation("End it.", Ended, refusals=_NO_SESSION),
+    ("DELETE", RECORD): Operation(
+        "Erase what is written of a session that was to outlive the daemon.",
+        Forgotten,
+        refusals={404: "Nothing is written of a session of this id.", 503: "The disk fails."},
+    ),
     ("GET", PLUGINS): Operation("The stages of the chain and how they fare.", PluginList),
     ("GET", METRICS): Operation("The metrics, as Prometheus reads them.", None),
     ("POST", RELOAD): Operation(

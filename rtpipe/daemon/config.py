@@ -10,7 +10,7 @@ from msgspec import Meta
 from rtpipe.api.plugin import OnError
 from rtpipe.daemon.addresses import PassedName, parse_address
 from rtpipe.daemon.config_observe import Alerts, Audit, Log, Redaction, Signs
-from rtpipe.daemon.config_session import SessionTable
+from rtpipe.daemon.config_session import Persist, SessionTable
 from rtpipe.daemon.config_upstream import Upstream as Upstream
 
 MIB = 1024 * 1024
@@ -322,6 +322,9 @@ class Config(Struct, frozen=True, kw_only=True):
     session: Annotated[
         SessionTable, Meta(description="What a session survives, and what it keeps for that.")
     ] = SessionTable()
+    persist: Annotated[
+        Persist, Meta(description="Sessions that outlive the daemon, on the disk and encrypted.")
+    ] = Persist()
     log: Annotated[Log, Meta(description="What the daemon says on stderr.")] = Log()
     audit: Annotated[Audit, Meta(description="A record of who connected and what was changed.")] = Audit()
     redaction: Annotated[Redaction, Meta(description="What is taken out of what callers say.")] = Redaction()

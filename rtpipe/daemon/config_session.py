@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from rtpipe.api.secret import Secret
+
 MIB = 1024 * 1024
 
 
@@ -79,3 +81,41 @@ class SessionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Literal["replace", "refuse"],
         Meta(description="A client that names a session which has one: it takes its place, or gets a 409."),
     ] = "replace"
+
+
+class PersistKey(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A key that sessions are encrypted with."""
+
+    id: Annotated[
+        str,
+        Meta(pattern="^[A-Za-z0-9._-]{1,64}$", description="Its name, which stands in what it encrypts."),
+    ]
+    secret: Annotated[
+        Secret,
+        Meta(description="Where the key is found: at least 32 characters (`openssl rand -base64 32`)."),
+    ]
+
+
+class Persist(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sessions that outlive the daemon: those of callers with `persist`, if their clients have named them.
+
+    What is written of them is encrypted (AES-256-GCM).
+    """
+
+    keys: Annotated[
+        tuple[PersistKey, ...],
+        Meta(
+            description="The first encrypts, every one decrypts: put a new one in front, and keep the old "
+            "ones for `retention_h`. Without any, nothing is written.",
+            examples=[[{"id": "2026-11", "secret": {"credential": "session-key"}}]],
+        ),
+    ] = ()
+    retention_h: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=8760,
+            description="How long a session that the end of the daemon has cut off can be taken up again; "
+            "then what is written of it is deleted.",
+        ),
+    ] = 24.0

@@ -25,6 +25,7 @@ from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.lines import STOPPING, serve_admin_lines, serve_lines
 from rtpipe.daemon.listeners import open_all
 from rtpipe.daemon.logs import log_fact
+from rtpipe.daemon.persistence import NAMESPACE, Persistence
 from rtpipe.daemon.process import Process
 from rtpipe.daemon.reload import Reloader
 from rtpipe.daemon.routes import Routes
@@ -99,6 +100,12 @@ async def _run(
     audit = Audit(loaded.config.audit.file)
     process = Process(nothing, guard, watchers, reassembly, observer=observer, audit=audit)
     store = Store.at(state_dir / "store.sqlite3", failed=process.store_failed)
+    process.persistence = Persistence(
+        store.namespace(NAMESPACE),
+        lambda: process.config.persist,
+        lambda: process.generation.sealer,
+        process.record,
+    )
     # What plugins run in the background outlives the sessions.
     async with trio.open_nursery() as background:
         services = Services(

@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,13 +17,16 @@ from rtpipe.api.request import ConnectRequest
 from rtpipe.daemon import failover, refusals
 from rtpipe.daemon.config_upstream import Upstream
 from rtpipe.daemon.generation import Generation
+from rtpipe.daemon.keeper import Keeper
 from rtpipe.daemon.process import Process, Served
 from rtpipe.daemon.resume import after_of, names_session, place_of
 from rtpipe.daemon.standing import renew_limits, require_standing
 from rtpipe.daemon.upstreams import TRANSCRIPTION, choose, dial_request, dial_upstream
 from rtpipe.protocol.session_config import model as bound_model
 from rtpipe.protocol.session_config import session_type
+from rtpipe.session import snapshot
 from rtpipe.session.session import Session
+from rtpipe.session.snapshot import Snapshot
 from rtpipe.transport.connection import Connection, ConnectionLost
 from rtpipe.transport.dialer import DialFailed, DialRefused, DialTimeout
 from rtpipe.transport.exchange import ClientGone
@@ -87,11 +91,13 @@ async def _named(process: Process, generation: Generation, knock: Knock) -> Sess
 async def _serve(process: Process, generation: Generation, knock: Knock) -> Exception | None:
     """Returns what kept the session from being established: raised here, the nursery would wrap it."""
     made: list[Served] = []
+    keepers: list[Keeper] = []
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         try:
             with process.establishing():
-                await knock.unless_gone(partial(_establish, process, generation, knock, nursery, made))
+                establish = partial(_establish, process, generation, knock, nursery, made, keepers)
+                await knock.unless_gone(establish)
             session = made[0].session
             place = place_of(knock.request, session.principal)
             if place is not None and session.limits.resume_window_s:
@@ -100,13 +106,21 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
                 # From here on whoever takes something away finds it; what was taken before is asked for now.
                 await require_standing(process, session.principal)
                 await renew_limits(process, session)
-                await session.attach_client(await knock.accept(session))
+                await _meet(session, await knock.accept(session), knock)
+                for keeper in keepers:
+                    session.start(keeper.run, session)
                 await session.ended.wait()
+                assert session.ending is not None
+                for keeper in keepers:
+                    # Before its client hears of the end, who may come back at once, and to another process.
+                    await keeper.finish(session.ending)
         except (Refused, DialRefused, DialFailed, DialTimeout, trio.TooSlowError, ClientGone) as exc:
             failure = exc
         except ConnectionLost as exc:
             failure = exc
         finally:
+            for keeper in keepers:
+                keeper.leave()
             for served in made:
                 await served.session.close()
                 process.totals.end(served.session)
@@ -114,18 +128,35 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
     return failure
 
 
+async def _meet(session: Session, connection: Connection, knock: Knock) -> None:
+    """Have *connection* serve the client leg of a session that is new here."""
+    if not session.client.was_attached:
+        await session.attach_client(connection)
+        return
+    log.info("session %s: restored, its client is back", session.id)
+    with suppress(ConnectionLost):  # then it waits for the next
+        await session.parking.resume(connection, after_of(knock.request))
+
+
 async def _establish(
-    process: Process, generation: Generation, knock: Knock, nursery: trio.Nursery, made: list[Served]
+    process: Process,
+    generation: Generation,
+    knock: Knock,
+    nursery: trio.Nursery,
+    made: list[Served],
+    keepers: list[Keeper],
 ) -> None:
-    """Authenticate, open, dial: all within one limit. *made* gets the session, for whoever closes it."""
+    """Authenticate, open, dial: all within one limit. *made* gets the session, for whoever closes it, and
+    *keepers* who writes it down, if somebody does."""
     limits = generation.config.limits
     with trio.fail_after(limits.connect_timeout_s):
         principal = await authenticate(process, generation, knock.request)
         knock = _bound(knock, principal)
+        before, knock = await _found(process, generation, knock, principal, keepers)
         upstream, model = choose(generation.upstreams, knock.model)
         _check_model(principal, knock.model, model)
         session = Session(
-            f"sess_{secrets.token_hex(8)}",
+            f"sess_{secrets.token_hex(8)}" if before is None else before.session,
             principal,
             model,
             generation.chain,
@@ -137,10 +168,12 @@ async def _establish(
             redact=process.redact,
             taps=process.taps,
             host_tools=process.tools,
-            traceparent=_traceparent(knock.request),
+            traceparent=_traceparent(knock.request) if before is None else before.traceparent,
         )
         process.totals.begin(session)
         made.append(Served(session, generation, knock.request.listener, upstream.name, trio.current_time()))
+        if before is not None:
+            snapshot.restore(before, session)
         await session.open()
         reach = partial(_reach, process, generation, session, knock, upstream)
         if generation.config.session.outage_s:
@@ -150,7 +183,29 @@ async def _establish(
             await session.attach_upstream(await reach())
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
+        if before is not None:
+            await session.upstream_edge.greeted.wait()  # what the client is told first is made of that
         session.opened(knock.request.listener, upstream.name, knock.request.address)
+
+
+async def _found(
+    process: Process, generation: Generation, knock: Knock, principal: Principal, keepers: list[Keeper]
+) -> tuple[Snapshot | None, Knock]:
+    """The session that the client names, as another process has left it, and what that one was asked for."""
+    place = place_of(knock.request, principal)
+    if place is None or not generation.config.session.resume_window_s:
+        return None, knock
+    keeper = await process.persistence.keeper(principal, place)
+    if keeper is None:
+        return None, knock
+    keepers.append(keeper)
+    head = await keeper.find()
+    if head is not None:
+        await keeper.take_over(head)
+        intent = TRANSCRIPTION if head.session.session_type == TRANSCRIPTION else None
+        knock = replace(knock, model=head.model, intent=intent)
+    keeper.model = knock.model
+    return None if head is None else head.session, knock
 
 
 async def _reach(

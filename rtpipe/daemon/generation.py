@@ -12,6 +12,7 @@ from rtpipe.daemon.config import Config, Upstream
 from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.hooks import PluginRoutes
 from rtpipe.daemon.redaction import Redactor
+from rtpipe.daemon.sealing import Sealer
 from rtpipe.session.limits import SessionLimits
 
 
@@ -29,11 +30,13 @@ class Generation:
     upstreams: Sequence[Upstream]
     routes: PluginRoutes
     redactor: Redactor = field(init=False)
+    sealer: Sealer = field(init=False)
     _users: int = 0
     _left: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
         self.redactor = Redactor(self.config.redaction)
+        self.sealer = Sealer(self.config.persist.keys)
 
     @property
     def chain(self) -> Chain:

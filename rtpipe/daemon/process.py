@@ -21,6 +21,7 @@ from rtpipe.daemon.config import Config, Listen
 from rtpipe.daemon.failover import Rests
 from rtpipe.daemon.generation import Generation
 from rtpipe.daemon.logs import log_fact
+from rtpipe.daemon.persistence import Persistence
 from rtpipe.daemon.pressure import Pressure
 from rtpipe.daemon.resume import Places
 from rtpipe.daemon.signs import Signs
@@ -80,6 +81,7 @@ class Process:
     tools: ToolServices = field(init=False)
     signs: Signs = field(init=False)
     alerts: Alerts = field(init=False)
+    persistence: Persistence = field(init=False)
     places: Places = field(default_factory=Places)
     """The sessions that their clients can find again."""
     rests: Rests = field(default_factory=Rests)

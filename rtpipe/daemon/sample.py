@@ -11,7 +11,7 @@ import msgspec
 from rtpipe.chain.discovery import AnyPlugin, sample_of
 from rtpipe.daemon.config import Admin, Config, Limits, Listen, StageTable, Upstream
 from rtpipe.daemon.config_observe import Alerts, Audit, Log, Redaction, Signs
-from rtpipe.daemon.config_session import SessionTable
+from rtpipe.daemon.config_session import Persist, SessionTable
 
 _WIDTH = 100
 _HEAD = """\
@@ -24,6 +24,7 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "[[upstream]]": Upstream,
     "[limits]": Limits,
     "[session]": SessionTable,
+    "[persist]": Persist,
     "[log]": Log,
     "[audit]": Audit,
     "[redaction]": Redaction,

@@ -10,7 +10,7 @@ import msgspec
 
 from rtpipe.chain.discovery import AnyPlugin
 from rtpipe.daemon import messages, metrics
-from rtpipe.daemon.admin_api import OPERATIONS, SESSION, ErrorAnswer, Operation
+from rtpipe.daemon.admin_api import OPERATIONS, RECORD, SESSION, ErrorAnswer, Operation
 from rtpipe.daemon.config import Config, StageTable
 
 Json = dict[str, Any]
@@ -55,9 +55,9 @@ def admin_openapi_text() -> str:
     paths: Json = {}
     for (method, path), operation in OPERATIONS.items():
         paths.setdefault(path, {})[method.lower()] = _operation(operation)
-    paths[SESSION]["parameters"] = [
-        {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
-    ]
+    of_session = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
+    for path in (SESSION, RECORD):
+        paths[path]["parameters"] = of_session
     document = {
         "openapi": "3.1.0",
         "info": {

@@ -3,6 +3,7 @@
 from rtpipe.chain.instances import StageSpec
 from rtpipe.daemon.config_load import Loaded, check_doors, check_secrets
 from rtpipe.daemon.listeners import check_files
+from rtpipe.daemon.sealing import check_persist
 
 
 def specs_of(loaded: Loaded, *, secrets_of_upstreams: bool) -> list[StageSpec]:
@@ -14,7 +15,9 @@ def specs_of(loaded: Loaded, *, secrets_of_upstreams: bool) -> list[StageSpec]:
         timeout_s = None if stage.timeout_ms is None else stage.timeout_ms / 1000
         specs.append(StageSpec(stage.name, stage.plugin, plugin, config, stage.on_error, timeout_s))
     configs = {spec.name: spec.config for spec in specs}
+    plugins = {spec.name: spec.plugin_type for spec in specs}
     check_secrets(loaded, configs, upstreams=secrets_of_upstreams)
-    check_doors(loaded, {spec.name: spec.plugin_type for spec in specs})
+    check_persist(loaded, plugins, configs)
+    check_doors(loaded, plugins)
     check_files(loaded, upstreams=secrets_of_upstreams)
     return specs

@@ -4,7 +4,7 @@ What is being said is not in it: audio that no turn was made of, and answers tha
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -70,16 +70,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     recent: Sequence[bytes] = ()
     missed: Sequence[bytes] = ()
 
-    def encode(self) -> bytes:
-        return msgspec.json.encode(self)
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Raises ``ValueError`` for what is none, or another version's."""
-        snapshot = msgspec.json.decode(data, type=cls)
-        if snapshot.version != VERSION:
-            raise ValueError(f"it is of version {snapshot.version}")
-        return snapshot
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(f"it is of version {self.version}")
 
 
 def take(session: "Session", *, put_away: bool = False) -> Snapshot:

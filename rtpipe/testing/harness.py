@@ -127,7 +127,8 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
 
     def snapshot(self) -> Snapshot:
         """The session as it is written down where it is persisted."""
-        return Snapshot.decode(snapshot.take(self.session).encode())
+        written = msgspec.json.encode(snapshot.take(self.session))
+        return msgspec.json.decode(written, type=Snapshot)
 
     async def settle(self) -> None:
         """Let everything happen that happens without time passing."""

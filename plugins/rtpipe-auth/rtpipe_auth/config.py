@@ -69,6 +69,13 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     policy: Annotated[
         str | None, Meta(description="The policy for the caller's sessions, by its name in `policies`.")
     ] = None
+    persist: Annotated[
+        bool,
+        Meta(
+            description="Sessions that the caller's clients name outlive the gateway's process, encrypted "
+            "with a key of `[persist]`."
+        ),
+    ] = False
 
     def __post_init__(self) -> None:
         checked_id(self.id)
@@ -88,6 +95,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             voices=self.voices,
             modalities=self.modalities,
             limits=self.limits,
+            persist=self.persist,
         )
 
 
@@ -167,6 +175,7 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     modalities: Annotated[str | None, Meta(description="Modalities, likewise.")] = None
     limits: Annotated[str | None, Meta(description="Limits: an object of numbers or texts by name.")] = None
     policy: Annotated[str | None, Meta(description="The name of a policy.")] = None
+    persist: Annotated[str | None, Meta(description="`false`: what the caller says is not written.")] = None
     labels: Annotated[dict[str, str], Meta(description="Labels, each with the claim that is its value.")] = (
         msgspec.field(default_factory=dict)
     )

@@ -76,6 +76,14 @@ class Auth(Plugin[Config, State]):
 
     # --- its life -------------------------------------------------------------------------------------------
 
+    @classmethod
+    def wants_persistence(cls, config: Config) -> bool:
+        return any(
+            caller.persist
+            for callers in (config.keys, config.peers, config.certificates, config.issuers)
+            for caller in callers
+        )
+
     async def startup(self) -> None:
         """Read secrets and revocations; have the keys of issuers fetched."""
         self._registry = Registry(self.config, self.stage)

@@ -114,6 +114,10 @@ class Tokens:
                 changes[field] = words if most is None else most & words
         if names.limits is not None and (value := _claim(claims, names.limits)) is not _MISSING:
             changes["limits"] = {**granted.limits, **_limits(names.limits, value)}
+        if names.persist is not None and (value := _claim(claims, names.persist)) is not _MISSING:
+            if not isinstance(value, bool):
+                raise _unusable(names.persist)
+            changes["persist"] = granted.persist and value
         return msgspec.structs.replace(granted, **changes)
 
 
