@@ -212,8 +212,8 @@ class Carried:
     # --- from one to the next -------------------------------------------------------------------------------
 
     def cut(self, *, retry: bool) -> tuple[list[Json], list[Event]]:
-        """The upstream is gone: the ``response.done`` of every answer it has not ended, and, with *retry*,
-        what asks another one for those that it has not finished."""
+        """The upstream is gone: the end of every answer it has not ended, and, with *retry*, what asks
+        another one for those that it has not finished."""
         answers, self._answers = list(self._answers.values()), {}
         ends: list[Json] = []
         again: list[Event] = []
