@@ -81,9 +81,7 @@ def calls_without_output(log: Iterable[Json], created: Iterable[Json], *, among:
     return [
         item["call_id"]
         for item in log
-        if is_complete_call(item)
-        and item.get("id") in among
-        and item.get("call_id") not in answered
+        if is_complete_call(item) and item.get("id") in among and item.get("call_id") not in answered
     ]
 
 
@@ -177,6 +175,11 @@ def item_echo(kind: str, item: Json, previous: str | None, own_id: str) -> Json:
     """A `conversation.item.added` or `.done`, as the upstream would send it."""
     whole = {"object": "realtime.item", "status": "completed", **item}
     return {"type": kind, "event_id": own_id, "previous_item_id": previous, "item": whole}
+
+
+def item_deleted(item_id: str, own_id: str) -> Json:
+    """A `conversation.item.deleted`, as the upstream would send it."""
+    return {"type": Server.ITEM_DELETED, "event_id": own_id, "item_id": item_id}
 
 
 def place_of(data: Json) -> int:

@@ -226,6 +226,9 @@ class Carried:
             ends.append(items.response_failed(answer.response, answer.output, LOST, _MESSAGE, own_id))
             self._cut += 1
             if retry and not answer.output:
+                # What there is of it is no part of the conversation any more.
+                begun = [item_id for item_id in answer.open if item_id in self.log]
+                ends += [items.item_deleted(item_id, self._session.veil.own_id()) for item_id in begun]
                 again += self._asked_again(answer)
         return ends, again
 

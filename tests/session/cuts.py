@@ -158,6 +158,8 @@ class Outcome:
 
     events_of_first: int
     log: list[tuple[str, str]]
+    ids: set[str]
+    """Of the items in it."""
     losses: list[str]
     caller: Caller
     upstreams: Upstreams
@@ -171,7 +173,8 @@ async def call(*faults: str, stages: Any = None, **options: Any) -> Outcome:
         caller = Caller(chain)
         await caller.call()
         chain.check_fates()
-        return Outcome(len(upstreams.logs[0]), log_of(chain), losses(chain), caller, upstreams)
+        ids = {item["id"] for item in chain.session.upstream_edge.carried.log.items}
+        return Outcome(len(upstreams.logs[0]), log_of(chain), ids, losses(chain), caller, upstreams)
 
 
 def differences(outcome: Outcome, undisturbed: Outcome) -> list[str]:
@@ -189,6 +192,9 @@ def differences(outcome: Outcome, undisturbed: Outcome) -> list[str]:
     added = [events_.get("item", {}).get("id") for events_ in caller.of("conversation.item.added")]
     if len(added) != len(set(added)):
         found.append("an item was added twice")
+    deleted = {event["item_id"] for event in caller.of("conversation.item.deleted")}
+    if set(added) - deleted != outcome.ids:
+        found.append(f"the client knows other items: {set(added) - deleted} instead of {outcome.ids}")
     if errors := caller.of("error"):
         found.append(f"{errors}")
     return found
