@@ -1,6 +1,5 @@
 """Another upstream in place of one that is lost: the conversation goes on."""
 
-from contextlib import AsyncExitStack
 from typing import Any, ClassVar
 
 import pytest
@@ -8,10 +7,7 @@ import trio
 
 from rtpipe import Event, Plugin, Session, facts, on_server
 from rtpipe.session.limits import SessionLimits
-from rtpipe.session.replacement import FIRST_DELAY_S, Redial
 from rtpipe.testing import ChainHarness
-from rtpipe.transport.connection import Connection
-from rtpipe.transport.memory import MemoryConnection
 from tests.session import cuts
 from tests.session.cuts import Caller, Upstreams, call, differences, losses
 
@@ -201,37 +197,6 @@ async def test_three_hours_of_a_call_with_a_model_that_ends_every_hour(autojump_
         assert len(cuts.log_of(chain)) == 2 * count
         assert losses(chain) == ["", "", ""]
         assert chain.client.closing is None
-
-
-async def test_two_hundred_that_are_lost_at_once_do_not_come_back_at_once(
-    autojump_clock: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    dialled: list[float] = []
-    async with AsyncExitStack() as stack:
-        chains = [ChainHarness({}, upstream=Upstreams(), redials=True) for _ in range(200)]
-        for chain in chains:
-            await stack.enter_async_context(chain)
-            redial = chain.session.replacement.redial
-            assert redial is not None
-
-            async def noted(redial: Redial = redial) -> Connection:
-                dialled.append(trio.current_time())
-                return await redial()
-
-            chain.session.replacement.redial = noted
-        lost_s = trio.current_time()
-        for chain in chains:
-            assert isinstance(chain.session.upstream.connection, MemoryConnection)
-            chain.session.upstream.connection.abort()
-        await trio.sleep(5)
-        assert [losses(chain) for chain in chains] == [[""]] * 200
-    since = sorted(moment - lost_s for moment in dialled)
-    tenths = [sum(n <= s * 10 < n + 1 for s in since) for n in range(5)]
-    with capsys.disabled():
-        print(f" dials in each tenth of a second: {tenths}", end=" ")  # noqa: T201
-    assert len(since) == 200
-    assert since[-1] <= FIRST_DELAY_S
-    assert max(tenths) < 100
 
 
 class Asks(Plugin[None, None]):
