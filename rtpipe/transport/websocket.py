@@ -28,7 +28,7 @@ from rtpipe.transport.keeper import Heartbeat, keep, let_go
 from rtpipe.transport.wire import GONE, wire_over
 
 MAX_MESSAGE_BYTES: Final = 16 * 2**20
-KEEPALIVE_S: Final = 20.0
+KEEPALIVE_S: Final = 19.0  # looked at once a second: a peer that is gone is noticed within 40 s
 CLOSE_DEADLINE_S: Final = 3.0
 LAST_WORDS_S: Final = 1.0
 READ_AHEAD_BYTES: Final = 64 * 2**10

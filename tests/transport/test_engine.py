@@ -133,7 +133,7 @@ async def test_a_peer_that_answers_pings_may_think_for_hours(autojump_clock: Moc
         with trio.move_on_after(2 * 3600 + 1) as scope:
             await ours.receive()
         assert scope.cancelled_caught
-        assert peer.pings == 2 * 3600 / 20
+        assert peer.pings == 2 * 3600 // 19
         nursery.cancel_scope.cancel()
 
 
@@ -160,8 +160,8 @@ async def test_a_peer_that_never_answers_pings_is_given_up_in_40_s(
 
         closing = await lost(listen())
         nursery.cancel_scope.cancel()
-    assert trio.current_time() - begun == pytest.approx(40)
-    assert closing == Closing(1011, "no pong within 20 s", clean=False)
+    assert trio.current_time() - begun == pytest.approx(38)  # and 2 s are for looking once a second
+    assert closing == Closing(1011, "no pong within 19 s", clean=False)
     assert peer.reader.ending is None or peer.reader.ending.code == 1011
 
 
@@ -207,7 +207,7 @@ async def test_while_the_application_reads_nothing_no_pong_is_missed_and_little_
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.run)
         await trio.sleep(601)
-        assert peer.pings == 30
+        assert peer.pings == 601 // 19
         assert sum(map(len, ours._frames.payloads)) < READ_AHEAD_BYTES + READ_BYTES
         got: list[bytes] = []
         while len(got) < len(payloads):
