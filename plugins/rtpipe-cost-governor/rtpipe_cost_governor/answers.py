@@ -7,7 +7,7 @@ from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import DOWNSTREAM, Client, Server
 from rtpipe_cost_governor import landing, room, savings
 from rtpipe_cost_governor.books import Reserved
-from rtpipe_cost_governor.state import LEAST_ANSWER_TOKENS, OUTPUT_TOKENS_PER_S, State, worst_cost
+from rtpipe_cost_governor.state import LEAST_ANSWER_TOKENS, OUTPUT_TOKENS_PER_S, State, keep, worst_cost
 
 if TYPE_CHECKING:
     from rtpipe_cost_governor.plugin import CostGovernor
@@ -27,7 +27,7 @@ def reservation(
 ) -> Reserved:
     """To be written down, under the caps of this session; for a *create*, what tells its answer."""
     state = session.state
-    number = state.next_number()
+    number = f"{state.life}:{state.next_number()}"
     reserved = Reserved(
         id=f"{session.id}:{number}",
         micro_usd=micro_usd,
@@ -41,7 +41,7 @@ def reservation(
         reserved.is_apart = events.is_out_of_band(create)
         reserved.reads_all = not reserved.is_apart and not isinstance(given, list)
         reserved.event_id = events.event_id_of(create) or ""
-        reserved.metadata = {STAMP: str(number)}
+        reserved.metadata = {STAMP: number}
         if len(events.response_metadata(create)) >= _MOST_METADATA:  # the upstream takes no more
             reserved.metadata = events.response_metadata(create)
     return reserved
@@ -91,6 +91,7 @@ def begun(governor: "CostGovernor", session: Session[State], created: Json) -> N
     state = session.state
     response_id = events.response_id_of(created) or ""
     state.responses += 1
+    keep(session)
     reserved = _asked_for(state, created)
     state.running[response_id] = reserved
     if reserved is not None:

@@ -12,7 +12,7 @@ from rtpipe_cost_governor import landing, room, savings
 from rtpipe_cost_governor.answers import reservation
 from rtpipe_cost_governor.bill import Bill, bill_for
 from rtpipe_cost_governor.books import Entry, Reserved, entry_for
-from rtpipe_cost_governor.state import State, worst_cost
+from rtpipe_cost_governor.state import State, keep, worst_cost
 
 if TYPE_CHECKING:
     from rtpipe_cost_governor.plugin import CostGovernor
@@ -151,6 +151,7 @@ def book(
         governor.worst_overshoot = max(governor.worst_overshoot, over)
         log.info("session %s: an answer cost $%.6f more than was reserved", session.id, over / 1e6)
     state.image_micro_usd += bill.image_micro_usd
+    keep(session)
     governor.alarms.spent(session, bill)
     governor.start_soon(_write, governor, session, reserved, entry)
 

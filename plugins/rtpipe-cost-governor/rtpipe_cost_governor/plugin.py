@@ -31,7 +31,7 @@ from rtpipe_cost_governor.books import Books, Periods
 from rtpipe_cost_governor.commands import COMMANDS
 from rtpipe_cost_governor.config import Config, micro
 from rtpipe_cost_governor.prices import Table, is_exact
-from rtpipe_cost_governor.state import State
+from rtpipe_cost_governor.state import State, keep, restore
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ class CostGovernor(Plugin[Config, State]):
 
     async def session_open(self, session: Session[State]) -> None:
         """Settle what this caller may use. Raises ``Refused`` for one who has sessions enough."""
-        state, who = session.state, session.principal
-        state.began_s = session.now()
+        who = session.principal
+        restore(session)
         try:
             most = room.caps_of(self, session, {}).max_sessions
         except ValueError as exc:
@@ -215,6 +215,7 @@ class CostGovernor(Plugin[Config, State]):
         state.images += images
         state.context.images += images
         state.context.characters += characters
+        keep(session)
         return None
 
     @on_server(Server.ITEM_ADDED, Server.ITEM_CREATED, Server.ITEM_DELETED)

@@ -10,6 +10,7 @@ from rtpipe_cost_governor import room
 from rtpipe_cost_governor.books import Books, Entry
 from rtpipe_cost_governor.config import Caps
 from rtpipe_cost_governor.prices import MODALITIES
+from rtpipe_cost_governor.state import keep
 
 if TYPE_CHECKING:
     from rtpipe_cost_governor.plugin import CostGovernor
@@ -116,6 +117,7 @@ async def _change(governor: "CostGovernor", request: ConnectRequest) -> dict[str
         raise Refused(422, "bad_limit", str(exc)) from None
     if asked:
         found.state.own_caps = own
+        keep(found)
         found.start_soon(room.renew, governor, found)
     return {"session": found.id, "principal": found.principal.id, "caps": _told(caps)} | {
         "spent_usd": usd(governor.books.spent(found.state.money[0])),

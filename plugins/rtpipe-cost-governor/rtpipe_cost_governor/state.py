@@ -1,5 +1,7 @@
 """What is kept for one session, and how much its next answer may cost."""
 
+import secrets
+
 import msgspec
 import trio
 
@@ -73,6 +75,8 @@ class State:
         self.running: dict[str, Reserved | None] = {}
         """By response; None until what it may cost is written down."""
         self.cancelled: set[str] = set()
+        self.life = secrets.token_hex(4)
+        """Part of what is written of this session: a process that goes on with it has another."""
         self.numbers = 0
         self.responses = 0
         self.images = 0
@@ -107,6 +111,40 @@ class State:
     def is_quiet(self) -> bool:
         """Whether no response runs or is asked for."""
         return not self.pending and not self.running
+
+
+class Kept(msgspec.Struct):
+    """What lasts when the session goes on in another process. Money and tokens are in the books."""
+
+    lasted_s: float = 0.0
+    responses: int = 0
+    images: int = 0
+    image_micro_usd: int = 0
+    own_caps: dict[str, str] = {}
+    context: Context = msgspec.field(default_factory=Context)
+
+
+def keep(session: Session[State]) -> None:
+    """After one of these has changed."""
+    state = session.state
+    kept = Kept(
+        session.now() - state.began_s,
+        state.responses,
+        state.images,
+        state.image_micro_usd,
+        state.own_caps,
+        msgspec.structs.replace(state.context, appended=0),  # there nothing has been appended
+    )
+    session.keep(msgspec.to_builtins(kept))
+
+
+def restore(session: Session[State]) -> None:
+    """As the session opens."""
+    state, kept = session.state, msgspec.convert(session.kept, Kept)
+    state.began_s = session.now() - kept.lasted_s
+    state.responses, state.images = kept.responses, kept.images
+    state.image_micro_usd = kept.image_micro_usd
+    state.own_caps, state.context = kept.own_caps, kept.context
 
 
 def reads(session: Session[State], create: Json) -> Usage:

@@ -64,7 +64,8 @@ async def governed(
     *, store: Any = None, principal: Principal | None = None, **options: Any
 ) -> AsyncIterator[ChainHarness]:
     """A session under the governor, with the test as client and model."""
-    more = {name: options.pop(name) for name in ("upstream", "model", "session_type") if name in options}
+    given = ("upstream", "model", "session_type", "restores")
+    more = {name: options.pop(name) for name in given if name in options}
     with tempfile.TemporaryDirectory() as folder:
         async with (
             Store.at(Path(folder) / "store.sqlite3") as own,
