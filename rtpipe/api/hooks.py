@@ -86,6 +86,7 @@ LIMITS: dict[str, float | None] = {
     "warnings": 1.0,
     "routes": 1.0,
     "health": 1.0,
+    "forget": 10.0,
 }
 
 
@@ -219,3 +220,8 @@ class Hooks:
     @hookspec
     def health(self) -> "Health":
         """One sentence on how the plugin fares, shown at ``/healthz``."""
+
+    @hookspec
+    def forget(self, name: str) -> str:
+        """Erase what is kept about a session or a principal of this name, for `rtpipe forget`. Says in a few
+        words what that was; empty where there was nothing. May be asked again about the same."""

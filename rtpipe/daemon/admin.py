@@ -8,14 +8,13 @@ import msgspec
 import trio
 from prometheus_client import CollectorRegistry
 
-from rtpipe.api.errors import ConfigError
+from rtpipe.api.errors import ConfigError, HookFailed
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Operated
 from rtpipe.api.store import StoreError
 from rtpipe.daemon import metrics
 from rtpipe.daemon.admin_api import (
     OPERATIONS,
-    RECORD,
     SESSION,
     Draining,
     Ended,
@@ -30,7 +29,16 @@ from rtpipe.daemon.admin_api import (
     Types,
     Ways,
 )
-from rtpipe.daemon.hooks import DRAIN, METRICS, PLUGINS, RELOAD, SESSIONS, ask_health
+from rtpipe.daemon.hooks import (
+    DRAIN,
+    FORGET,
+    METRICS,
+    PLUGINS,
+    RELOAD,
+    SESSIONS,
+    ask_health,
+    ask_to_forget,
+)
 from rtpipe.daemon.plugin_routes import serve_plugin_route
 from rtpipe.daemon.process import Process, Served
 from rtpipe.daemon.reload import Reloader
@@ -40,8 +48,6 @@ from rtpipe.session.closing import Ending
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused
 
-
-_OF_RECORD = RECORD.removeprefix(SESSION)
 
 
 class Admin:
@@ -55,7 +61,7 @@ class Admin:
             ("GET", SESSIONS): self._sessions,
             ("GET", SESSION): self._session,
             ("DELETE", SESSION): self._kill,
-            ("DELETE", RECORD): self._forget,
+            ("POST", FORGET): self._forget,
             ("GET", PLUGINS): self._plugins,
             ("GET", METRICS): self._show_metrics,
             ("POST", RELOAD): self._reload,
@@ -68,7 +74,7 @@ class Admin:
     async def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         path = exchange.request.path
-        methods = self._routes.get(_route_of(path))
+        methods = self._routes.get(SESSION if path.startswith(f"{SESSIONS}/") else path)
         if methods is None:
             with self._process.generation.in_use() as generation:
                 if await serve_plugin_route(self._process, generation, exchange, on_admin_socket=True):
@@ -104,15 +110,22 @@ class Admin:
         await _respond(exchange, Ended(ended=session.id))
 
     async def _forget(self, exchange: Exchange) -> None:
-        session_id = exchange.request.path.removeprefix(f"{SESSIONS}/").removesuffix(_OF_RECORD)
+        name, process = exchange.request.param("name"), self._process
+        if not name:
+            raise RequestRefused(422, "bad_query", "The query says who is to be forgotten: name=…")
         try:
-            found = await self._process.persistence.forget(session_id)
-        except StoreError as exc:
-            raise RequestRefused(503, "not_forgotten", str(exc)) from None
-        if not found:
-            raise RequestRefused(404, "no_such_record", "Nothing is written of a session of this id.")
-        self._operated(exchange, "forget", session_id)
-        await _respond(exchange, Forgotten(forgotten=session_id))
+            count = await process.persistence.forget(name)
+            with process.generation.in_use() as generation:
+                told = await ask_to_forget(generation.chain, process.guard, name)
+        except (StoreError, HookFailed) as exc:
+            message = f"Not everything is erased, ask again: {exc}"
+            raise RequestRefused(503, "not_forgotten", message) from None
+        if count:
+            told.insert(0, f"what was written of {count} session{'s' if count > 1 else ''}")
+        if not told:
+            raise RequestRefused(404, "nothing_written", "Nothing is written of anybody of this name.")
+        self._operated(exchange, "forget", name)
+        await _respond(exchange, Forgotten(forgotten=told))
 
     def _named(self, exchange: Exchange) -> Served:
         served = self._process.served.get(exchange.request.path.removeprefix(f"{SESSIONS}/"))
@@ -159,12 +172,6 @@ class Admin:
 
     def _operated(self, exchange: Exchange, action: str, what: str) -> None:
         self._process.record(Operated(action=action, by=exchange.request.peer.address, what=what))
-
-
-def _route_of(path: str) -> str:
-    if not path.startswith(f"{SESSIONS}/"):
-        return path
-    return RECORD if path.endswith(_OF_RECORD) else SESSION
 
 
 def _about(process: Process, served: Served) -> dict[str, Any]:

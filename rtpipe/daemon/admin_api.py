@@ -7,11 +7,10 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from rtpipe.api.request import Health
-from rtpipe.daemon.hooks import DRAIN, METRICS, PLUGINS, RELOAD, SESSIONS
+from rtpipe.daemon.hooks import DRAIN, FORGET, METRICS, PLUGINS, RELOAD, SESSIONS
 from rtpipe.daemon.reload import Report
 
 SESSION = f"{SESSIONS}/{{id}}"
-RECORD = f"{SESSION}/record"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,9 +83,9 @@ class Ended(Answer, frozen=True, kw_only=True):
 
 
 class Forgotten(Answer, frozen=True, kw_only=True):
-    """The id of the session of which nothing is written any more; if it is in service it goes on."""
+    """A line for each part of the gateway that had something written."""
 
-    forgotten: str
+    forgotten: list[str]
 
 
 class PluginShown(Answer, frozen=True, kw_only=True):
@@ -141,10 +140,15 @@ OPERATIONS: Mapping[tuple[str, str], Operation] = {
     ("GET", SESSIONS): Operation("The sessions in service.", SessionList),
     ("GET", SESSION): Operation("One of them.", OneSession, refusals=_NO_SESSION),
     ("DELETE", SESSION): Operation("End it.", Ended, refusals=_NO_SESSION),
-    ("DELETE", RECORD): Operation(
-        "Erase what is written of a session that was to outlive the daemon.",
+    ("POST", FORGET): Operation(
+        "Erase what is written of the session of this id, or of the principal: the query is name=…. Sessions "
+        "in service go on, and are not written any more.",
         Forgotten,
-        refusals={404: "Nothing is written of a session of this id.", 503: "The disk fails."},
+        refusals={
+            404: "Nothing is written of anybody of this name.",
+            422: "The query has no name.",
+            503: "Not everything is erased; ask again.",
+        },
     ),
     ("GET", PLUGINS): Operation("The stages of the chain and how they fare.", PluginList),
     ("GET", METRICS): Operation("The metrics, as Prometheus reads them.", None),

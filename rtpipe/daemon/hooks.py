@@ -10,7 +10,8 @@ from rtpipe.chain.guard import Guard, HookCall
 
 REALTIME = frozenset({"/v1/realtime", "/realtime", "/openai/v1/realtime", "/openai/realtime"})
 SESSIONS, PLUGINS, METRICS, RELOAD, DRAIN = "/sessions", "/plugins", "/metrics", "/reload", "/drain"
-ADMIN_ROUTES = frozenset({SESSIONS, PLUGINS, METRICS, RELOAD, DRAIN})
+FORGET = "/forget"
+ADMIN_ROUTES = frozenset({SESSIONS, PLUGINS, METRICS, RELOAD, DRAIN, FORGET})
 HEALTH, READINESS = "/healthz", "/readyz"
 ROUTE_LIMIT_S = 10.0
 _OURS = REALTIME | {HEALTH, READINESS}
@@ -43,6 +44,18 @@ async def collect_routes(chain: Chain, guard: Guard) -> PluginRoutes:
 
 def _are_routes(answer: object) -> bool:
     return isinstance(answer, list | tuple) and all(isinstance(route, Route) for route in answer)
+
+
+async def ask_to_forget(chain: Chain, guard: Guard, name: str) -> list[str]:
+    """What the stages that have a ``forget`` hook have erased, a line each. Raises ``HookFailed``."""
+    told = []
+    for call in chain.calls("forget"):
+        what = await guard.call(call, name)
+        if not isinstance(what, str):
+            raise guard.nonsense(call, what)
+        if what:
+            told.append(f"{call.stage}: {what}")
+    return told
 
 
 async def ask_health(chain: Chain, guard: Guard) -> dict[str, Health]:

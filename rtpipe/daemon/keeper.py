@@ -34,9 +34,10 @@ _ROOM = MAX_VALUE_BYTES - 1024
 
 
 class Pointer(msgspec.Struct, frozen=True):
-    """Stands in clear: which session is at a place, and where it is written."""
+    """Stands in clear: which session is at a place, whose, and where it is written."""
 
     session: str
+    principal: str
     token: str
 
     def encode(self) -> bytes:
@@ -89,8 +90,9 @@ class Keeper:
         owner.keepers[place] = self
 
     @property
-    def session_id(self) -> str:
-        return "" if self._session is None else self._session.id
+    def names(self) -> tuple[str, ...]:
+        """By which the session in service can be forgotten."""
+        return () if self._session is None else (self._session.id, self._session.principal.id)
 
     # --- before the session ---------------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class Keeper:
         assert self._found is not None
         try:
             await self._write(head)
-            ours = Pointer(head.session.session, self._token).encode()
+            ours = self._pointer(head.session)
             if not await self._records.swap(self._at, self._found, ours, ttl_s=self._ttl_s):
                 await self._owner.erase(self._prefix(self._token))
                 raise in_use()
@@ -162,9 +164,12 @@ class Keeper:
                 self._failed(exc)
         self.leave()
 
-    async def forget(self) -> None:
-        """Erase what is written, and write nothing more. Raises ``StoreError``."""
+    async def forget(self) -> bool:
+        """Erase what is written, and write nothing more. Returns whether there was anything. Raises
+        ``StoreError``."""
+        had = self._ours is not None
         await self._erase()
+        return had
 
     def leave(self) -> None:
         """There is nothing more to do here."""
@@ -187,8 +192,9 @@ class Keeper:
             if self._is_over:
                 return
             self._is_over = put_away
-            await self._write(Head(self.model, snapshot.take(session, put_away=put_away)))
-            ours = Pointer(session.id, self._token).encode()
+            taken = snapshot.take(session, put_away=put_away)
+            await self._write(Head(self.model, taken))
+            ours = self._pointer(taken)
             # The first time, who comes last has the place; later it is ours, or was taken from us.
             known = self._ours or await self._records.get(self._at)
             if await self._records.swap(self._at, known, ours, ttl_s=self._ttl_s):
@@ -197,6 +203,9 @@ class Keeper:
             self._is_over = True
             log.warning("session %s: another connection has taken it up", session.id)
             session.end(Ending(NORMAL, "taken up elsewhere", HOST))
+
+    def _pointer(self, taken: Snapshot) -> bytes:
+        return Pointer(taken.session, taken.principal, self._token).encode()
 
     async def _write(self, head: Head) -> None:
         """First what is apart, then what names it; then what nobody names any more is deleted."""
@@ -250,12 +259,13 @@ class Keeper:
             if self._ours is not None:
                 await self._records.swap(self._at, self._ours, None)
             await self._owner.erase(self._prefix(self._token))
+            self._ours = None
 
     def _failed(self, exc: Exception) -> None:
         """Once for each time that it begins: the session goes on."""
         if not self._is_failing:
             self._is_failing = True
-            log.error("session %s is not written down: %s", self.session_id, exc)
+            log.error("session %s is not written down: %s", *self.names[:1], exc)
 
 
 def in_use() -> Refused:

@@ -63,22 +63,22 @@ class Persistence:
             await other.gone.wait()
         return Keeper(self, name)
 
-    async def forget(self, session_id: str) -> bool:
-        """Erase what is written of a session; if it lives it goes on, and is not written any more. Returns
-        whether there was anything. Raises ``StoreError``."""
+    async def forget(self, name: str) -> int:
+        """Erase what is written of the session of this id, or of a principal's; one that lives goes on, and
+        is not written any more. Returns of how many there was something. Raises ``StoreError``."""
+        count, after = 0, ""
         for keeper in list(self.keepers.values()):
-            if keeper.session_id == session_id:
-                await keeper.forget()
-                return True
-        after = ""
+            if name in keeper.names:
+                count += await keeper.forget()
         while found := await self.records.scan(POINTERS, after=after):
             for key, value in found.items():
                 after = key
-                if msgspec.json.decode(value, type=Pointer).session == session_id:
-                    await self.records.swap(key, value, None)
+                pointer = msgspec.json.decode(value, type=Pointer)
+                if name in (pointer.session, pointer.principal):
                     await self.erase(f"{PARTS}{key.removeprefix(POINTERS)}/")
-                    return True
-        return False
+                    await self.records.swap(key, value, None)
+                    count += 1
+        return count
 
     async def erase(self, prefix: str) -> None:
         """Delete every record whose name begins so."""

@@ -10,8 +10,9 @@ import msgspec
 
 from rtpipe.chain.discovery import AnyPlugin
 from rtpipe.daemon import messages, metrics
-from rtpipe.daemon.admin_api import OPERATIONS, RECORD, SESSION, ErrorAnswer, Operation
+from rtpipe.daemon.admin_api import OPERATIONS, SESSION, ErrorAnswer, Operation
 from rtpipe.daemon.config import Config, StageTable
+from rtpipe.daemon.hooks import FORGET
 
 Json = dict[str, Any]
 
@@ -55,9 +56,10 @@ def admin_openapi_text() -> str:
     paths: Json = {}
     for (method, path), operation in OPERATIONS.items():
         paths.setdefault(path, {})[method.lower()] = _operation(operation)
-    of_session = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
-    for path in (SESSION, RECORD):
-        paths[path]["parameters"] = of_session
+    for path, name, place in ((SESSION, "id", "path"), (FORGET, "name", "query")):
+        paths[path]["parameters"] = [
+            {"name": name, "in": place, "required": True, "schema": {"type": "string"}}
+        ]
     document = {
         "openapi": "3.1.0",
         "info": {

@@ -11,6 +11,7 @@ import trio
 
 from rtpipe.api.principal import Principal
 from rtpipe.api.secret import Secret
+from rtpipe.cli.main import main
 from rtpipe.daemon.config_session import Persist, PersistKey
 from rtpipe.daemon.keeper import Head
 from rtpipe.daemon.persistence import NAMESPACE, Persistence
@@ -206,7 +207,9 @@ async def test_keys_are_rotated_and_one_that_is_gone_costs_the_session_and_no_mo
         )
 
 
-async def test_what_is_forgotten_is_not_found_again(file: Path, environment: dict[str, str]) -> None:
+async def test_what_is_forgotten_is_not_found_again(
+    file: Path, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     state = file.parent / "state"
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
         admin = Path(folder) / "admin.sock"
@@ -221,17 +224,22 @@ async def test_what_is_forgotten_is_not_found_again(file: Path, environment: dic
                 await app.ended()
             session_id = (await kept(state, items=2)).session.session
             async with running(file, environment=environment) as gateway:
-                target = f"/sessions/{session_id}/record"
-                assert await asked(admin, target, "DELETE") == {"forgotten": session_id}
-                assert (await ask(admin, target, "DELETE")).status == 404
+                target = f"/forget?name={session_id}"
+                assert await asked(admin, target, "POST") == {"forgotten": ["what was written of 1 session"]}
+                assert (await ask(admin, target, "POST")).status == 404
+                assert (await ask(admin, "/forget", "POST")).status == 422
                 async with client(gateway.address, NAMED) as app:
                     await next_one(app)
                     await app.tell("conversation.item.retrieve", item_id=item)
                     await app.until("error")
                     # One in service is not written any more, and goes on.
                     await say(app, "hello again")
-                    (session_id,) = [each["id"] for each in (await asked(admin, "/sessions"))["sessions"]]
-                    await asked(admin, f"/sessions/{session_id}/record", "DELETE")
+                    await kept(state, items=2)
+                    code = await trio.to_thread.run_sync(main, ["forget", "app", "--socket", str(admin)])
+                    assert (code, capsys.readouterr().out) == (
+                        0,
+                        "forgotten: what was written of 1 session\n",
+                    )
                     await say(app, "still there")
                     gateway.signal()
                     await app.ended()

@@ -1,4 +1,4 @@
-"""``rtpipe costs``, ``rtpipe limits`` and ``rtpipe forget``: they ask the running daemon."""
+"""``rtpipe costs`` and ``rtpipe limits``: they ask the running daemon."""
 
 import argparse
 import csv
@@ -66,18 +66,7 @@ def _limits(args: argparse.Namespace) -> int:
     return 0
 
 
-def _forget_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("principal", metavar="PRINCIPAL", help="the caller whose name leaves the ledger")
-
-
-def _forget(args: argparse.Namespace) -> int:
-    answer = args.ask("POST", f"/forget?{urlencode({'principal': args.principal})}")
-    sys.stdout.write(f"{answer['entries']} entries no longer name {_printable(answer['principal'])}\n")
-    return 0
-
-
 COMMANDS = [
     Command("costs", "what was spent: today, by principal or otherwise", _cost_arguments, _costs, True),
     Command("limits", "show a live session's limits, or raise them", _limit_arguments, _limits, True),
-    Command("forget", "take a caller's name out of the ledger", _forget_arguments, _forget, True),
 ]

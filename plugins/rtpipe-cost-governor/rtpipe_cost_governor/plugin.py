@@ -252,13 +252,18 @@ class CostGovernor(Plugin[Config, State]):
         """Nobody should wonder why no conversation begins."""
         return ["the kill switch is on: no conversation may begin"] if self.config.kill_switch else []
 
+    async def forget(self, name: str) -> str:
+        """Take a caller's name, and its sessions', out of the ledger."""
+        count = await self.books.forget(name)
+        return f"{count} entries no longer name {name}" if count else ""
+
     def routes(self) -> list[Route]:
-        """For ``rtpipe costs``, ``limits`` and ``forget``."""
+        """For ``rtpipe costs`` and ``rtpipe limits``."""
         return report.routes(self)
 
     @classmethod
     def commands(cls) -> list[Command]:
-        """``rtpipe costs``, ``rtpipe limits``, ``rtpipe forget``."""
+        """``rtpipe costs``, ``rtpipe limits``."""
         return COMMANDS
 
 

@@ -1,4 +1,4 @@
-"""What the books say: the routes behind ``rtpipe costs``, ``rtpipe limits`` and ``rtpipe forget``."""
+"""What the books say: the routes behind ``rtpipe costs`` and ``rtpipe limits``."""
 
 import re
 from typing import TYPE_CHECKING, Any, Final
@@ -69,16 +69,9 @@ def routes(governor: "CostGovernor") -> list[Route]:
     async def limits(request: ConnectRequest, _: bytes) -> Response:
         return Response(200, await _change(governor, request))
 
-    async def forget(request: ConnectRequest, _: bytes) -> Response:
-        principal = _one(request, "principal")
-        if not principal:
-            raise Refused(422, "bad_query", "principal says who is to be forgotten.")
-        return Response(200, {"principal": principal, "entries": await governor.books.forget(principal)})
-
     return [
         Route("GET", "/costs", costs, access="admin"),
         Route("POST", "/limits", limits, access="admin"),
-        Route("POST", "/forget", forget, access="admin"),
     ]
 
 
