@@ -14,6 +14,8 @@ from rtpipe_tracing.config import Config
 from rtpipe_tracing.export import SCOPE, MetricsSender, Reachable, quieten_sdk, tracer_provider
 from rtpipe_tracing.spans import Trace
 
+_PARENT = "traceparent"
+"""Under which a session keeps where it is in its trace, for a process that goes on with it."""
 _FLUSH_LIMIT_S = 4.0
 _LAST_FACT_S = 10.0
 """How long after its session has closed a trace waits for the fact that says so."""
@@ -58,7 +60,9 @@ class Tracing(Plugin[Config, Trace]):
     def session_open(self, session: Session[Trace]) -> None:
         if self._provider is not None:
             tracer = self._provider.get_tracer(SCOPE)
-            session.state.begin(tracer, session.id, session.principal.id, session.model, session.traceparent)
+            before = session.kept.get(_PARENT, session.traceparent)
+            ours = session.state.begin(tracer, session.id, session.principal.id, session.model, before)
+            session.keep({_PARENT: ours})
 
     def session_close(self, session: Session[Trace]) -> None:
         """Facts may be missed, and the last one too: without it the trace ends a little later."""

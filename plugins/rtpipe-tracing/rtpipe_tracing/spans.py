@@ -38,8 +38,8 @@ class Trace:
         self._calls: dict[str, Context] = {}
         self._said: dict[str, list[str]] = {}
 
-    def begin(self, tracer: Tracer, session_id: str, principal: str, model: str, traceparent: str) -> None:
-        """A session opens."""
+    def begin(self, tracer: Tracer, session_id: str, principal: str, model: str, traceparent: str) -> str:
+        """A session opens, or goes on in another process. Returns its own ``traceparent``."""
         self._tracer, self._model = tracer, model
         parent = TraceContextTextMapPropagator().extract({"traceparent": traceparent}, Context())
         attributes = {
@@ -52,6 +52,9 @@ class Trace:
             f"session {model}", context=parent, kind=SpanKind.SERVER, attributes=attributes
         )
         self._context = set_span_in_context(self._span, Context())
+        carrier: dict[str, str] = {}
+        TraceContextTextMapPropagator().inject(carrier, self._context)
+        return carrier["traceparent"]
 
     def dialled(self, request: DialRequest) -> None:
         """Who answers from now on."""

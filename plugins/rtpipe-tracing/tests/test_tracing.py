@@ -341,3 +341,16 @@ def test_mistakes():
     with pytest.raises(ValueError, match="is no URL of a collector"):
         Config(endpoint="collector:4318")
     assert re.match("http", Config().endpoint)
+
+
+async def test_a_session_that_another_process_goes_on_with_stays_in_its_trace():
+    with collecting() as (collector, url):
+        stages = {"tracing": (Tracing, {"endpoint": url, "metrics": False})}
+        async with ChainHarness(stages) as chain:
+            before = chain.snapshot()
+        async with ChainHarness(stages, restores=before) as chain:
+            assert chain.guard.failures == {}
+    first, second = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
+    assert first.trace_id == second.trace_id
+    assert second.parent_span_id == first.span_id
+    assert attributes(first)["gen_ai.conversation.id"] == attributes(second)["gen_ai.conversation.id"]
