@@ -1,7 +1,7 @@
 """A session: one conversation, its configuration, meters and plugin states, and the two legs it outlives."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -283,6 +283,12 @@ class Session:
 
     def reconfigure(self) -> None:
         self.upstream_edge.composing.reconfigure()
+
+    def limit(self, limits: Mapping[str, str | int | float]) -> None:
+        """Have the principal live under these limits from now on, and tell the stages."""
+        self.principal = msgspec.structs.replace(self.principal, limits=limits)
+        if not self.ended.is_set():
+            self.start(self.tell_stages, "limits_changed")
 
     # --- for its parts and its stages' views ----------------------------------------------------------------
 

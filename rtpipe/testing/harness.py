@@ -20,7 +20,7 @@ from rtpipe.api.request import DialRequest
 from rtpipe.api.store import Store
 from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard
-from rtpipe.chain.instances import Services, StageSpec, build_chain, start, stop
+from rtpipe.chain.instances import Lineup, Services, StageSpec, change, line_up, start, stop
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM
 from rtpipe.session import snapshot
 from rtpipe.session.closing import Ending
@@ -81,6 +81,7 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
     client: End
     upstream: End
     session: Session
+    _lineup: Lineup
     facts: list[Fact]
     """Every fact recorded, in order."""
 
@@ -142,6 +143,22 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
         """What a stage keeps for the session."""
         return self.session.view(stage).state
 
+    async def change_config(self, stage: str, options: Mapping[str, Any]) -> None:
+        """Have a stage with a ``config_changed`` hook live with other options, as a reload does. Raises
+        ``ConfigError``."""
+        specs = [
+            spec if spec.name != stage else _spec(stage, (spec.plugin_type, options), spec.on_error)
+            for spec in self._specs
+        ]
+        await change(specs, [self._lineup], self.guard)
+        self._specs = specs
+        await self.settle()
+
+    async def change_limits(self, limits: Mapping[str, str | int | float]) -> None:
+        """Have the principal live under other limits, as when ``current_limits`` says so."""
+        self.session.limit(limits)
+        await self.settle()
+
     def check_fates(self) -> None:
         """Assert that every event that came has exactly one fate."""
         for direction in (UPSTREAM, DOWNSTREAM):
@@ -184,7 +201,8 @@ class ChainHarness(AbstractAsyncContextManager["ChainHarness"]):
                     self.facts.append,
                     self._reconfigure,
                 )
-                chain = await build_chain(self._specs, services)
+                self._lineup = await line_up(self._specs, services)
+                chain = self._lineup.chain
                 await start(chain, self.guard)
                 served = trio.Event()
                 await self._nursery.start(self._serve, chain, served)
