@@ -1,6 +1,7 @@
 """What is sent to the collector, and what becomes of it when the collector is not there.
 
-Sending is the work of threads: the SDK's for spans, a worker of trio's for metrics. Nobody waits for either.
+Sending is the work of threads: the SDK's for spans, a worker of trio's for metrics. Nobody waits for either,
+nor for the exporters and the HTTP client they bring: those are loaded there, when there is something to send.
 """
 
 import logging
@@ -9,8 +10,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import export as otlp
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
@@ -52,12 +51,15 @@ class Reachable:
 class _Spans(SpanExporter):
     """The exporter of the SDK; whatever becomes of a delivery is told in one place."""
 
-    def __init__(self, inner: SpanExporter, reachable: Reachable) -> None:
-        self._inner = inner
+    def __init__(self, config: Config, reachable: Reachable) -> None:
+        self._config = config
+        self._inner: SpanExporter | None = None
         self._reachable = reachable
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
+            if self._inner is None:
+                self._inner = _span_exporter(self._config)
             result = self._inner.export(spans)
         except Exception:  # noqa: BLE001 - whatever the network or the SDK makes of it
             result = SpanExportResult.FAILURE
@@ -65,10 +67,11 @@ class _Spans(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        self._inner.shutdown()
+        if self._inner is not None:
+            self._inner.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._inner.force_flush(timeout_millis)
+        return self._inner is None or self._inner.force_flush(timeout_millis)
 
 
 def _resource(config: Config) -> Resource:
@@ -86,6 +89,18 @@ def _where(config: Config, path: str) -> dict[str, Any]:
     }
 
 
+def _span_exporter(config: Config) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter(**_where(config, "/v1/traces"))
+
+
+def _metric_exporter(config: Config) -> otlp.MetricExporter:
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter(**_where(config, "/v1/metrics"))
+
+
 def tracer_provider(config: Config, reachable: Reachable) -> TracerProvider:
     """What makes spans and queues them for the collector."""
     provider = TracerProvider(
@@ -94,7 +109,7 @@ def tracer_provider(config: Config, reachable: Reachable) -> TracerProvider:
         span_limits=SpanLimits(max_events=_EVENTS),
         shutdown_on_exit=False,
     )
-    exporter = _Spans(OTLPSpanExporter(**_where(config, "/v1/traces")), reachable)
+    exporter = _Spans(config, reachable)
     provider.add_span_processor(
         BatchSpanProcessor(
             exporter,
@@ -111,13 +126,16 @@ class MetricsSender:
 
     def __init__(self, config: Config, reachable: Reachable) -> None:
         self._resource = _resource(config)
-        self._exporter = OTLPMetricExporter(**_where(config, "/v1/metrics"))
+        self._config = config
+        self._exporter: otlp.MetricExporter | None = None
         self._reachable = reachable
         self._began_ns = time.time_ns()
 
     def send(self, metrics: Sequence[Metric]) -> None:
         """Blocks: to be called in a thread."""
         try:
+            if self._exporter is None:
+                self._exporter = _metric_exporter(self._config)
             result = self._exporter.export(self.data(metrics))
         except Exception:  # noqa: BLE001 - whatever the network or the SDK makes of it
             result = otlp.MetricExportResult.FAILURE
