@@ -32,7 +32,7 @@ class SessionClosed(Fact, frozen=True):
     """*cause* is who ended it: client, upstream, host, or a stage's name.
 
     *micro_usd* is what it cost: the sum of its ``Spent``; *turns* are the caller's, *tokens* the total of its
-    responses.
+    responses. *lost* is what could not be kept when its legs changed, empty if that was nothing.
     """
 
     principal: str
@@ -44,6 +44,7 @@ class SessionClosed(Fact, frozen=True):
     model: str = ""
     turns: int = 0
     tokens: int = 0
+    lost: str = ""
 
 
 class TurnStarted(Fact, frozen=True):

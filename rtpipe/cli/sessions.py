@@ -91,6 +91,8 @@ def _show(session: admin.Json) -> None:
         rows.append((direction, f"{told}, {waiting} waiting, {size}"))
         for kind, passed in sorted(session["types"][direction].items()):
             rows.append(("", f"{one_line(kind)}: {passed['events']}, {_size(passed['bytes'])}"))
+    for loss in session["losses"]:
+        rows.append(("lost", f"{one_line(loss['time'])} {one_line(loss['leg'])}: {one_line(loss['what'])}"))
     table(rows)
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from rtpipe.daemon.admin_api import (
     Ended,
     Fates,
     Forgotten,
+    LossShown,
     OneSession,
     Passed,
     PluginList,
@@ -47,7 +49,6 @@ from rtpipe.session.client_edge import POLICY_VIOLATION
 from rtpipe.session.closing import Ending
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.http import RequestRefused
-
 
 
 class Admin:
@@ -99,9 +100,12 @@ class Admin:
         for (direction, kind), count in counts_of(served.session).items():
             types[direction][redactor.text(kind) or "other"] = Passed(events=count.frames, bytes=count.bytes)
         asked = redactor.json(served.session.configuration.asked)
-        await _respond(
-            exchange, OneSession(**_about(self._process, served), types=Types(**types), asked=asked)
-        )
+        losses = [
+            LossShown(time=datetime.fromtimestamp(loss.time_s, UTC), leg=loss.leg, what=loss.what)
+            for loss in served.session.sums.losses
+        ]
+        about = _about(self._process, served)
+        await _respond(exchange, OneSession(**about, types=Types(**types), asked=asked, losses=losses))
 
     async def _kill(self, exchange: Exchange) -> None:
         session = self._named(exchange).session
@@ -177,7 +181,6 @@ class Admin:
 def _about(process: Process, served: Served) -> dict[str, Any]:
     session = served.session
     lanes = {direction: session.lane(direction) for direction in DIRECTIONS}
-    {way: {"came": lane.tally.came, **lane.tally.fates} for way, lane in lanes.items()}
     return {
         "id": session.id,
         "principal": session.principal.id,

@@ -2,6 +2,7 @@
 (`config/admin.openapi.json`)."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -32,9 +33,9 @@ class Fates(Answer, frozen=True, kw_only=True):
 
 
 class SessionShown(Answer, frozen=True, kw_only=True):
-    """A session in service. *upstream* and *listener* are names of the configuration, *waiting* are events
-    that are held, *bytes* payload bytes exchanged with the model's server. *on_old_chain*: a reload has made
-    another chain since it began."""
+    """A session in service. *upstream* (the one that serves it now, or did last) and *listener* are names of
+    the configuration, *waiting* are events that are held, *bytes* payload bytes exchanged with the model's
+    server. *on_old_chain*: a reload has made another chain since it began."""
 
     id: str
     principal: str
@@ -63,11 +64,21 @@ class Types(Answer, frozen=True, kw_only=True):
     downstream: Mapping[str, Passed]
 
 
+class LossShown(Answer, frozen=True, kw_only=True):
+    """What could not be kept when a leg was replaced or resumed: *leg* is upstream or client."""
+
+    time: datetime
+    leg: str
+    what: str
+
+
 class OneSession(SessionShown, frozen=True, kw_only=True):
-    """A session with more of it: *asked* is the session object as the client asked for it, redacted."""
+    """A session with more of it: *asked* is the session object as the client asked for it, redacted, *losses*
+    are the last things that could not be kept."""
 
     types: Types
     asked: dict[str, Any]
+    losses: list[LossShown]
 
 
 class SessionList(Answer, frozen=True, kw_only=True):

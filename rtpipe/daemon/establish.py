@@ -171,11 +171,12 @@ async def _establish(
             traceparent=_traceparent(knock.request) if before is None else before.traceparent,
         )
         process.totals.begin(session)
-        made.append(Served(session, generation, knock.request.listener, upstream.name, trio.current_time()))
+        served = Served(session, generation, knock.request.listener, upstream.name, trio.current_time())
+        made.append(served)
         if before is not None:
             snapshot.restore(before, session)
         await session.open()
-        reach = partial(_reach, process, generation, session, knock, upstream)
+        reach = partial(_reach, process, served, knock, upstream)
         if generation.config.session.outage_s:
             session.replacement.redial = reach
         session.upstream_edge.retries = generation.config.session.on_cut == "retry"
@@ -185,7 +186,7 @@ async def _establish(
             raise DialFailed("the upstream closed the connection at once") from None
         if before is not None:
             await session.upstream_edge.greeted.wait()  # what the client is told first is made of that
-        session.opened(knock.request.listener, upstream.name, knock.request.address)
+        session.opened(knock.request.listener, served.upstream, knock.request.address)
 
 
 async def _found(
@@ -208,10 +209,9 @@ async def _found(
     return None if head is None else head.session, knock
 
 
-async def _reach(
-    process: Process, generation: Generation, session: Session, knock: Knock, first: Upstream
-) -> Connection:
+async def _reach(process: Process, served: Served, knock: Knock, first: Upstream) -> Connection:
     """An upstream for the session: *first*, or another one that knows the model its client asked for."""
+    session, generation = served.session, served.generation
     limits = generation.config.limits
 
     async def attempt(upstream: Upstream, model: str) -> Connection:
@@ -224,6 +224,7 @@ async def _reach(
         chosen, connection = await failover.connect(upstreams, knock.model, attempt, process.rests, limit_s)
     if chosen is not first:
         log.info("session %s: served by upstream %s", session.id, chosen.name)
+    served.dialled[connection] = chosen.name
     return connection
 
 

@@ -24,6 +24,7 @@ from rtpipe.daemon.messages import (
     Welcome,
 )
 from rtpipe.daemon.process import Process
+from rtpipe.daemon.resume import AFTER_HEADER, HEADER
 from rtpipe.daemon.standing import REVOKED, UNAUTHORIZED, require_standing
 from rtpipe.daemon.taps import Tap
 from rtpipe.daemon.tool_services import Service, ToolServices
@@ -113,6 +114,9 @@ async def _hello(process: Process, lines: JsonLines) -> Hello:
 def _request(hello: Hello, lines: JsonLines) -> ConnectRequest:
     peer = lines.peer
     headers = {"authorization": [f"Bearer {hello.key}"]} if hello.key is not None else {}
+    if hello.role == SESSION:
+        told = {HEADER: hello.session, AFTER_HEADER: hello.after}
+        headers |= {name: [value] for name, value in told.items() if value is not None}
     return ConnectRequest(
         path="",
         query={},

@@ -80,7 +80,7 @@ def _line(fact: Fact) -> tuple[Any, ...]:
             return (
                 logging.INFO,
                 "session %s closed by %s after %.1f s: %d %s; "
-                "principal %s, model %s, %d turns, %d tokens, $%.6f",
+                "principal %s, model %s, %d turns, %d tokens, $%.6f%s",
                 fact.session,
                 fact.cause,
                 fact.duration_s,
@@ -91,6 +91,7 @@ def _line(fact: Fact) -> tuple[Any, ...]:
                 fact.turns,
                 fact.tokens,
                 fact.micro_usd / 1e6,
+                f"; lost: {fact.lost}" if fact.lost else "",
             )
         case facts.Refused():
             return (

@@ -21,8 +21,10 @@ class Hello(Message, frozen=True, kw_only=True, tag="rtpipe.hello", forbid_unkno
     """The first line, from the peer: what it wants to be.
 
     *key* is what a client would send as `Authorization: Bearer`; on a Unix socket the peer's uid and gid may
-    be enough. *model* and *intent* are for a session. *session* and *types* narrow what a tap sees: one
-    session, and event types (one that ends in `*` stands for all that begin so).
+    be enough. *model* and *intent* are for a session. There *session* is the client's own key for it, by
+    which it finds it again, and *after* the id of the last event that it has. *session* and *types* narrow
+    what a tap sees: the session of that id, and event types (one that ends in `*` stands for all that begin
+    so).
     """
 
     role: Literal["session", "tools", "tap"] = "session"
@@ -31,11 +33,12 @@ class Hello(Message, frozen=True, kw_only=True, tag="rtpipe.hello", forbid_unkno
     model: str | None = None
     intent: str | None = None
     session: str | None = None
+    after: str | None = None
     types: tuple[str, ...] | None = None
 
 
 class Welcome(Message, frozen=True, kw_only=True, tag="rtpipe.welcome"):
-    """The answer to a hello that was let in. *session* is the new session's id; a tap has none."""
+    """The answer to a hello that was let in. *session* is the session's id; a tap has none."""
 
     principal: str
     session: str | None = None
@@ -51,10 +54,11 @@ class RefusedMessage(Message, frozen=True, kw_only=True, tag="rtpipe.refused"):
 
 
 class Closed(Message, frozen=True, kw_only=True, tag="rtpipe.closed"):
-    """The last line of a connection that was in service: a WebSocket close code and its reason."""
+    """The last line of a connection that was in service: a WebSocket close code and its reason. A client may
+    say so too; then 1000 (or no code) ends its session."""
 
-    code: int
-    reason: str
+    code: int = 1000
+    reason: str = ""
 
 
 class EventSeen(Message, frozen=True, kw_only=True, tag="rtpipe.event"):

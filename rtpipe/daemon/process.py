@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -33,6 +34,7 @@ from rtpipe.session.closing import Ending
 from rtpipe.session.limits import Budget
 from rtpipe.session.session import Session
 from rtpipe.session.watch import Watchers
+from rtpipe.transport.connection import Connection
 from rtpipe.transport.crowd import Crowd
 from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.listening import Listener
@@ -47,8 +49,16 @@ class Served:
     session: Session
     generation: Generation
     listener: str
-    upstream: str
+    first: str
     since_s: float
+    dialled: WeakKeyDictionary[Connection, str] = field(default_factory=WeakKeyDictionary)
+    """Which upstream each of its connections goes to."""
+
+    @property
+    def upstream(self) -> str:
+        """The upstream that serves it, or did last; the one to be dialled first as long as none has."""
+        last = self.session.upstream.last
+        return self.first if last is None else self.dialled.get(last, self.first)
 
 
 @dataclass(slots=True)

@@ -65,12 +65,12 @@ class Parking:
     def lost(self, closing: Closing) -> None:
         """The client's connection has ended of itself: the session waits for another, or ends."""
         session = self._session
+        self.wake()
         if not self.is_possible or session.ending is not None or not may_come_back(closing):
             session.end(client_ended(closing))
             return
         cause = f"{closing.code} {closing.reason}".rstrip()
         session.record(LegChanged(leg="client", change="parked", cause=cause))
-        self.wake()
         session.start(self._wait, closing, cause)
 
     async def _wait(self, closing: Closing, cause: str) -> None:
@@ -163,12 +163,17 @@ class Parking:
                 self._audio_s = sum(seconds for _, seconds in weights)
 
     async def left(self, connection: Connection) -> None:
-        """Wait until *connection* serves the client leg no more, or the session has ended."""
-        while self._session.client.connection is connection and self._session.ending is None:
+        """Wait until *connection* serves the client leg no more, as when the session has closed it."""
+        while self._session.client.connection is connection:
             await self._moved.park()
 
+    def closed(self) -> None:
+        """The session is over: nobody comes for what waits."""
+        if self._missed:
+            self._session.sums.lose("client", f"{len(self._missed)} event(s) that it did not come back for")
+
     def wake(self) -> None:
-        """Who serves the client leg has changed, or the session has ended."""
+        """Who serves the client leg has changed."""
         self._moved.unpark_all()
 
     def _created(self) -> bytes:

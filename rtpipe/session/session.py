@@ -214,7 +214,6 @@ class Session:
             if ending.cause in (HOST, UPSTREAM_ORIGIN) or not self.upstream_edge.owes:
                 self.upstream.stop_listening()
             self.ended.set()
-            self.parking.wake()
         self.upstream_edge.look_again()
 
     async def close(self) -> None:
@@ -229,8 +228,10 @@ class Session:
             async with trio.open_nursery() as last:
                 last.start_soon(self._hear_bill)
                 await self._say_goodbye(ending)
-                if self.client.connection is not None:
-                    await self.client.connection.close(ending.code, ending.reason)
+                if (client := self.client.connection) is not None:
+                    await client.close(ending.code, ending.reason)
+                    self.client.detach()
+                    self.parking.wake()
             self._nursery.cancel_scope.cancel(reason=SESSION_END)
             if self.upstream.connection is not None:
                 # What a stage says is between us and the client; the upstream is told its own.
@@ -241,6 +242,7 @@ class Session:
                     await self.guard.run(call, self.view(call.stage), ending)
             for lane in self._lanes.values():
                 lane.close()
+            self.parking.closed()
             self.record(
                 SessionClosed(
                     principal=self.principal.id,
@@ -252,6 +254,7 @@ class Session:
                     turns=self.sums.turns,
                     tokens=self.sums.tokens,
                     micro_usd=self.sums.micro_usd,
+                    lost=self.sums.lost,
                 )
             )
             with trio.move_on_after(self.limits.settle_s):

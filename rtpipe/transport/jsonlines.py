@@ -4,6 +4,7 @@ WebSockets; `socat` is a client.
 What the lines mean is said elsewhere; here are lines, their limits, and how such a connection ends.
 """
 
+import select
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
@@ -13,6 +14,7 @@ import trio
 
 from rtpipe.transport.connection import (
     ABNORMAL,
+    WIRE_CODES,
     WRITE_DEADLINE_S,
     Closing,
     ConnectionLost,
@@ -28,6 +30,13 @@ _READ_BYTES: Final = 64 * 2**10
 _CLOSE_DEADLINE_S: Final = 2.0
 _TOO_LONG: Final = Closing(1009, "a line is longer than the limit", clean=True)
 _TOO_MUCH: Final = Closing(1013, "too much is waiting for the rest of messages; try again later", clean=True)
+
+
+class _Closed(msgspec.Struct, frozen=True, tag_field="type", tag=CLOSED):
+    """The peer says that it ends the connection, as we would."""
+
+    code: int = 1000
+    reason: str = ""
 
 
 class JsonLines:
@@ -58,14 +67,15 @@ class JsonLines:
         self._write_deadline_s = write_deadline_s
         self._writing = trio.Lock()
         self._closing: Closing | None = None
-        self._half_closed = False
+        self._still_listens = False
         self._keep(leftover)
 
     async def receive(self) -> bytes:
         """The next line that is not blank, without its end. Raises ConnectionLost.
 
-        The end of the peer's input is a close 1000, a line over the limit a close 1009, too much of
-        unfinished lines and messages in all a close 1013.
+        The end of the peer's input is a close 1000, unless it has closed its socket: then the connection is
+        lost. A last line like ours ends it too, with the code that it names. A line over the limit is a close
+        1009, too much of unfinished lines and messages in all a close 1013.
         """
         while True:
             self._check()
@@ -73,6 +83,8 @@ class JsonLines:
             if end >= 0:
                 line = bytes(self._buffer[:end])
                 self._forget(end + 1)
+                if CLOSED.encode() in line:
+                    self._heed(line)
                 if line.strip():
                     return line
                 continue
@@ -125,9 +137,9 @@ class JsonLines:
         """Tell the peer code and reason in a last line and close. Bounded, shielded; twice is harmless."""
         last = {"type": CLOSED, "code": code, "reason": wire_reason(code, reason)}
         with trio.move_on_after(_CLOSE_DEADLINE_S, shield=True), suppress(ConnectionLost):
-            if self._half_closed:
-                self._closing = None  # the peer has ended its input, and still listens
-                self._half_closed = False
+            if self._still_listens:
+                self._closing = None  # the peer says no more, and still listens
+                self._still_listens = False
             await self.send(msgspec.json.encode(last))
         self._closing = self._closing or Closing(code, reason, clean=True, ours=True)
         await trio.aclose_forcefully(self._stream)
@@ -143,11 +155,30 @@ class JsonLines:
         if self._buffer.strip():  # the last line, without an end
             self._keep(b"\n")
             return
+        if self._has_hung_up():
+            raise self._lose("the peer has closed its socket")
         if self.at_end_of_input is not None:
             await self.at_end_of_input()
         if self._closing is None:
             self._closing = Closing(1000, "", clean=True)
-            self._half_closed = True
+            self._still_listens = True
+
+    def _heed(self, line: bytes) -> None:
+        """Raises ConnectionLost if this is the peer's last line."""
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            said = msgspec.json.decode(line, type=_Closed)
+            code = said.code if said.code in WIRE_CODES else 1000
+            self._closing = self._closing or Closing(code, wire_reason(code, said.reason), clean=True)
+            self._still_listens = True
+            raise ConnectionLost(self._closing)
+
+    def _has_hung_up(self) -> bool:
+        """Whether the peer does not listen any more either, as when its process has ended."""
+        if not isinstance(self._stream, trio.SocketStream):
+            return False
+        poll = select.poll()
+        poll.register(self._stream.socket.fileno(), 0)
+        return any(state & select.POLLHUP for _, state in poll.poll(0))
 
     def discard(self) -> None:
         """Keep nothing any more: nobody is going to receive it."""

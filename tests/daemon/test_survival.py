@@ -107,6 +107,8 @@ async def test_a_live_session_moves_to_the_next_upstream(text):
             await upstream.close(1012, "restart")
             gateway.process.rests.failed("model", trio.TooSlowError())
             assert answer_of(await turn(app, "hello")) == "You said: hello"
+            (served,) = gateway.process.served.values()
+            assert (served.first, served.upstream) == ("model", "second")
 
 
 async def test_one_that_says_nothing_is_passed_over(text):

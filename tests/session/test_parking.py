@@ -9,6 +9,7 @@ import trio
 
 from rtpipe import Event, facts
 from rtpipe.session.limits import SessionLimits
+from rtpipe.session.sums import Sums
 from rtpipe.testing import ChainHarness
 from rtpipe.testing.harness import End
 from rtpipe.transport.connection import ConnectionLost
@@ -209,3 +210,25 @@ async def test_a_second_connection_takes_the_place_of_the_first(autojump_clock: 
         assert chain.client.take_types() == ["session.created"]
         await chain.client.send(said("u1", "still here"))
         assert chain.client.take_types() == ["conversation.item.added", "conversation.item.done"]
+
+
+async def test_what_nobody_came_back_for_is_said_when_the_session_is_closed(autojump_clock: Any) -> None:
+    async with parked() as chain:
+        chain.session.parking.allow()
+        chain.client.connection.abort()
+        await chain.settle()
+        for number in range(3):
+            chain.session.lane("downstream").inject(Event({"type": f"unknown.{number}"}, origin="host"), 0)
+        await chain.session.ended.wait()
+    (closed,) = [fact for fact in chain.facts if isinstance(fact, facts.SessionClosed)]
+    assert closed.lost == "client: 3 event(s) that it did not come back for"
+
+
+def test_the_list_of_losses_is_bounded() -> None:
+    sums = Sums()
+    for number in range(1000):
+        sums.add(facts.LegChanged(leg="upstream", change="replaced", cause=f"loss {number}"))
+        sums.add(facts.LegChanged(leg="upstream", change="replaced", cause=""))
+    assert [loss.what for loss in sums.losses][-1] == "loss 999"
+    assert len(sums.losses) == 50
+    assert sums.lost.startswith("995 times before; upstream: loss 995; ")
