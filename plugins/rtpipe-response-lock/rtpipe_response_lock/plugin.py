@@ -131,9 +131,12 @@ class ResponseLock(Plugin[Config, State]):
         return None
 
     def upstream_replaced(self, session: Session[State]) -> None:
-        """What ran ended with its connection. What was asked for may still be answered."""
-        session.state.running.clear()
-        session.state.unknown = None
+        """What ran ended with its connection. What was asked for is asked again of the next one."""
+        state = session.state
+        state.running.clear()
+        state.unknown = None
+        if state.asked is not None:
+            self._goes(session, state.asked)
         self._pass_on(session)
 
     # --- races, failures, losses ----------------------------------------------------------------------------

@@ -255,6 +255,18 @@ async def test_a_replaced_upstream_ends_the_response_that_ran() -> None:
         assert [event["event_id"] for event in chain.upstream.take()] == ["c"]
 
 
+async def test_another_upstream_has_the_whole_time_to_begin(autojump_clock: Any) -> None:
+    async with ChainHarness(LOCK) as chain:
+        for event_id in ("a", "b"):
+            await chain.client.send({"type": "response.create", "event_id": event_id})
+        await trio.sleep(9)
+        await chain.replace_upstream()
+        await trio.sleep(9)
+        assert [event["event_id"] for event in chain.upstream.take()] == ["a"]
+        await trio.sleep(2)
+        assert [event["event_id"] for event in chain.upstream.take()] == ["b"]
+
+
 async def test_sessions_of_one_instance_have_locks_of_their_own() -> None:
     async with ChainHarness(LOCK) as one, ChainHarness(LOCK) as other:
         for chain in (one, other):
