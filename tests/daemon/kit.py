@@ -158,24 +158,15 @@ async def started(
     environment: Mapping[str, str] | None = None,
     launcher: Sequence[str] = (),
     pass_fds: Sequence[int] = (),
+    strict: Sequence[str] = ("-X", "dev", "-W", "error"),
 ) -> AsyncIterator[Process]:
     """A daemon process, perhaps not ready yet and perhaps never; killed at the end if it still runs.
 
-    *launcher* is a command that executes the one it is given; it finds the descriptors *pass_fds*.
+    *launcher* is a command that executes the one it is given; it finds the descriptors *pass_fds*. *strict*
+    are the interpreter's options; without them it is as fast as for an operator.
     """
-    command = [
-        *launcher,
-        sys.executable,
-        "-X",
-        "dev",
-        "-W",
-        "error",
-        "-m",
-        "rtpipe.cli.main",
-        "run",
-        "--config",
-        str(file),
-    ]
+    python = [*launcher, sys.executable, *strict]
+    command = [*python, "-m", "rtpipe.cli.main", "run", "--config", str(file)]
     env = {**os.environ, KEY_VARIABLE: UPSTREAM_KEY, **(environment or {})}
     process = await trio.lowlevel.open_process(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, pass_fds=pass_fds

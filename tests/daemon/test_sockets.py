@@ -24,11 +24,12 @@ os.execv(command[0], command)
 
 
 @asynccontextmanager
-async def supervised(file, environment=None, **sockets):
+async def supervised(file, environment=None, strict=("-X", "dev", "-W", "error"), **sockets):
     """A daemon that is passed sockets by their names, as systemd does it."""
     numbers = [each.fileno() for each in sockets.values()]
     launcher = [sys.executable, "-c", LAUNCH, ":".join(sockets), ",".join(map(str, numbers))]
-    async with started(file, environment=environment, launcher=launcher, pass_fds=numbers) as gateway:
+    as_launched = {"environment": environment, "launcher": launcher, "pass_fds": numbers}
+    async with started(file, **as_launched, strict=strict) as gateway:
         yield gateway
 
 

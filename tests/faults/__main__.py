@@ -15,7 +15,7 @@ import trio
 
 from tests.daemon.kit import config, running, scripted
 from tests.faults.cases import CONFIG, Scene
-from tests.faults.machine import NotHereError
+from tests.faults.machine import why_not_here
 from tests.faults.table import ROWS, Row
 
 ROOT = Path(__file__).parents[2]
@@ -46,11 +46,10 @@ async def _see(row: Row, scene: Scene) -> tuple[bool, str]:
         try:
             with trio.fail_after(CASE_S):
                 seen.append(await case())
-        except NotHereError as why:
-            seen.append(f"(not on this machine: {why})")
         except Exception as exc:
-            good = False
-            seen.append(f"{type(exc).__name__}: {exc}"[:200])
+            why = why_not_here(exc)
+            good &= bool(why)
+            seen.append(f"(not on this machine: {why})" if why else f"{type(exc).__name__}: {exc}"[:200])
     if row.tests:
         passed, said = await trio.to_thread.run_sync(_pytest, row.tests)
         good &= passed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -16,6 +16,13 @@ class NotHereError(Exception):
     """This machine cannot show the case; the text says why."""
 
 
+def why_not_here(exc: Exception) -> str:
+    """What a ``NotHereError`` says that *exc* is, or a group of it alone; empty where it is another fault."""
+    while isinstance(exc, ExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return str(exc) if isinstance(exc, NotHereError) else ""
+
+
 def need(*programs: str) -> None:
     """Raises ``NotHereError`` where one of them is missing."""
     for program in programs:
@@ -24,14 +31,17 @@ def need(*programs: str) -> None:
 
 
 @asynccontextmanager
-async def namespaces(kinds: str, setup: str) -> AsyncIterator[int]:
+async def namespaces(kinds: str, setup: str, within: Sequence[str] = ()) -> AsyncIterator[int]:
     """The id of a process in new namespaces (``"mount"``, ``"net"``) in which *setup*, lines of sh, has run.
 
-    They are gone when it is, and it goes when the test does. Raises ``NotHereError`` where one may not.
+    They are gone when it is, and it goes when the test does. *within* is what ``inside`` says of a process
+    whose user namespace they are to belong to. Raises ``NotHereError`` where one may not.
     """
     need("unshare", "nsenter")
+    user = [] if within else ["--map-root-user"]
+    new = [f"--{kind}" for kind in kinds.split()]
     script = f"set -e\n{setup}\necho ready\nexec cat"
-    command = ["unshare", "--map-root-user", *(f"--{kind}" for kind in kinds.split()), "sh", "-c", script]
+    command = [*within, "unshare", *user, *new, "sh", "-c", script]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = await trio.lowlevel.open_process(command, **pipes)
     assert process.stdin is not None

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tests.faults import cases, disk
+from tests.faults import cases, disk, networks
 from tests.faults.cases import Case
 from tests.faults.killed import killed
+from tests.faults.restarts import killed_in_talk
 
 
 @dataclass(frozen=True)
 class Row:
     """*live* is done to a daemon that other cases met before, *apart* to one of its own; *tests* show the
-    rest, or the same with more patience. *missing*: what of it cannot be shown here, and why."""
+    rest, or the same with more patience. *missing*: what of it cannot be shown here, and why.
+    *is_long*: it waits longer than the gate has time for."""
 
     case: str
     expected: str
@@ -21,6 +23,7 @@ class Row:
     tests: tuple[str, ...] = field(default=())
     missing: str = ""
     apart: Callable[[], Awaitable[str]] | None = None
+    is_long: bool = False
 
 
 def _tests(*names: str) -> tuple[str, ...]:
@@ -125,7 +128,27 @@ ROWS = (
             "transport/test_engine.py::test_a_peer_that_never_answers_pings_is_given_up_in_40_s",
             "transport/test_engine.py::test_a_peer_that_answers_pings_may_think_for_hours",
         ),
-        missing="packets dropped by nftables: wants root in a network namespace with a kernel that has it",
+    ),
+    Row(
+        "every packet from and to clients is swallowed",
+        "noticed within 40 s; the session ends, or is parked and found again",
+        apart=networks.clients_vanish,
+        is_long=True,
+    ),
+    Row(
+        "every packet from and to the model is swallowed",
+        "noticed within two intervals, replaced once it can be reached; the cut answer fails",
+        apart=networks.model_vanishes,
+    ),
+    Row(
+        "the kernel resets established connections",
+        "noticed within 1 s; the model's is replaced, a client's ends its session",
+        apart=networks.resets,
+    ),
+    Row(
+        "3 % of all packets are lost at 20 Mbit/s; 10 % one way",
+        "every client passes",
+        apart=networks.loss,
     ),
     Row(
         "the client is reset",
@@ -174,6 +197,11 @@ ROWS = (
         "serving again in 1 s; nothing acknowledged is lost, nothing torn is read",
         apart=killed,
         tests=_tests("store/test_crash.py"),
+    ),
+    Row(
+        "kill -9 while clients talk through all plugins",
+        "none refused at a socket that stays; served in 1 s; the books are right",
+        apart=killed_in_talk,
     ),
     Row(
         "the disk is full",
@@ -226,7 +254,6 @@ ROWS = (
         "80 ms delay, 20 Mbit/s, stalls, one-byte segments",
         "every client passes",
         cases.bad_network,
-        missing="loss of packets itself: a stall of 200 ms at 3 % of the reads stands for it",
     ),
     Row(
         "50 clean sessions meanwhile",
