@@ -129,15 +129,19 @@ class Keeper:
 
     # --- while it lives -------------------------------------------------------------------------------------
 
-    async def run(self, session: Session) -> None:
-        """Write the session down now and whenever it has changed, until cancelled."""
+    def follow(self, session: Session) -> None:
+        """This is the session."""
         self._session = session
         session.changed = self._look_again
+
+    async def run(self, session: Session) -> None:
+        """Write the session down now and whenever it has changed, until cancelled."""
+        self.follow(session)
         while True:
             self._changed = trio.Event()
             wait_s = WRITE_EVERY_S
             try:
-                await self._keep(session)
+                await self.write(session)
                 self._is_failing = False
             except (StoreError, ValueError) as exc:  # ValueError: it is too large
                 self._failed(exc)
@@ -146,6 +150,26 @@ class Keeper:
             await trio.sleep(wait_s)
             with trio.move_on_after(self._ttl_s / 3):  # nothing of a living session may expire
                 await self._changed.wait()
+
+    async def write(self, session: Session, *, put_away: bool = False) -> None:
+        """Write the session down as it is; *put_away*: for the last time. Raises ``StoreError``, and
+        ``ValueError`` for one that is too large."""
+        async with self._writing:
+            if self._is_over:
+                return
+            self._is_over = put_away
+            taken = snapshot.take(session, put_away=put_away)
+            await self._write(Head(self.model, taken))
+            ours = self._pointer(taken)
+            # The first time, who comes last has the place; later it is ours, or was taken from us.
+            known = self._ours or await self._records.get(self._at)
+            if await self._records.swap(self._at, known, ours, ttl_s=self._ttl_s):
+                self._ours = ours
+                return
+            self._is_over = True
+            log.warning("session %s: another connection has taken it up", session.id)
+            session.end(Ending(NORMAL, "taken up elsewhere", HOST))
+            await self._owner.erase(self._prefix(self._token))
 
     def _look_again(self) -> None:
         self._changed.set()
@@ -157,7 +181,7 @@ class Keeper:
         with trio.CancelScope(shield=True), trio.move_on_after(LAST_LIMIT_S):
             try:
                 if self._session is not None and (ending.code, ending.cause) == (SERVICE_RESTART, HOST):
-                    await self._keep(self._session, put_away=True)
+                    await self.write(self._session, put_away=True)
                 else:
                     await self._erase()
             except (StoreError, ValueError) as exc:
@@ -186,23 +210,6 @@ class Keeper:
 
     def _prefix(self, token: str) -> str:
         return f"{PARTS}{self._place}/{token}/"
-
-    async def _keep(self, session: Session, *, put_away: bool = False) -> None:
-        async with self._writing:
-            if self._is_over:
-                return
-            self._is_over = put_away
-            taken = snapshot.take(session, put_away=put_away)
-            await self._write(Head(self.model, taken))
-            ours = self._pointer(taken)
-            # The first time, who comes last has the place; later it is ours, or was taken from us.
-            known = self._ours or await self._records.get(self._at)
-            if await self._records.swap(self._at, known, ours, ttl_s=self._ttl_s):
-                self._ours = ours
-                return
-            self._is_over = True
-            log.warning("session %s: another connection has taken it up", session.id)
-            session.end(Ending(NORMAL, "taken up elsewhere", HOST))
 
     def _pointer(self, taken: Snapshot) -> bytes:
         return Pointer(taken.session, taken.principal, self._token).encode()
