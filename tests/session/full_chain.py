@@ -305,11 +305,16 @@ def away_after(count: int, seconds: float) -> Callable[[Caller], Awaitable[None]
     return go
 
 
+def events_of_first(outcome: Outcome) -> list[dict[str, Any]]:
+    """What passed over the first connection to a model, in both directions."""
+    lines = [msgspec.json.decode(line) for line in outcome.upstreams.logs[0]]
+    return [line["event"] for line in lines if "event" in line]
+
+
 def boundaries(outcome: Outcome) -> list[int]:
     """After how many events of the first connection something else than one more delta has happened."""
-    lines = [msgspec.json.decode(line) for line in outcome.upstreams.logs[0]]
-    events = [line["event"]["type"] for line in lines if "event" in line]
-    return [count for count, kind in enumerate(events, 1) if not kind.endswith(".delta")]
+    events = events_of_first(outcome)
+    return [count for count, event in enumerate(events, 1) if not event["type"].endswith(".delta")]
 
 
 def run(*faults: str, **options: Any) -> Outcome:

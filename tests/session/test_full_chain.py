@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from rtpipe import facts
-from tests.session.full_chain import GATES, away_after, boundaries, run
+from tests.session.full_chain import GATES, away_after, boundaries, events_of_first, run
+from tests.session.outcome import item_text
 
 NEAR_ITS_CAP = "0.14"
 """Dollars: what the whole conversation costs, so that turns are gated in its midst, and a goodbye ends it."""
@@ -63,3 +64,46 @@ def test_a_cap_that_is_reached_while_the_client_is_away_ends_the_session() -> No
     outcome = run(after_each=away_after(last, 50.0), **options)
     assert outcome.faults() == []
     assert (outcome.was_ended, outcome.caller.connections) == (True, 1)
+
+
+def test_a_request_that_waits_is_answered_by_the_next_model() -> None:
+    events = events_of_first(run())
+    # The third request waits until the second is answered.
+    ended = [count for count, event in enumerate(events) if event["type"] == "response.done"][1]
+    outcome = run(f"drop after {ended - 2} events")
+    assert outcome.faults() == []
+    answers = [event["response"] for event in outcome.caller.of("response.done")]
+    numbered = {(each["metadata"] or {}).get("number"): each["status"] for each in answers}
+    assert numbered["3"] == "completed"
+    assert any(f.stage == "response-lock" and f.outcome == "released" for f in outcome.facts(facts.Waited))
+
+
+def test_a_tool_that_runs_meanwhile_runs_once_and_its_result_is_told_once() -> None:
+    events = events_of_first(run())
+    told = next(count for count, event in enumerate(events) if "slow-1" in str(event.get("item")))
+    outcome = run(f"drop after {told - 1} events")
+    assert outcome.faults() == []
+    assert outcome.chain.plugin("offer").answers == ["fast-0", "slow-1", "late-2", "fast-3", "slow-4"]
+    items = [event["item"] for event in outcome.said("conversation.item.added", outcome.upstreams.logs[-1])]
+    (result,) = [item for item in items if "slow-1" in item_text(item) and item.get("role") != "assistant"]
+    assert result["role"] == "system"
+
+
+def test_an_answer_that_was_cut_costs_what_was_reserved_for_it() -> None:
+    outcome = run("drop before response.output_text.done")
+    assert outcome.faults() == []
+    ((reservation, entry),) = [each for each in outcome.entries.items() if each[1]["doubt"]]
+    assert (entry["doubt"], entry["status"]) == ("connection lost", "failed")
+    assert entry["micro_usd"] == outcome.disk.reserved[reservation] == outcome.disk.settled[reservation] > 0
+
+
+def test_a_session_over_several_connections_is_one_trace() -> None:
+    outcome = run("drop after 100 events", after_each=away_after(300, 3.0))
+    assert outcome.faults() == []
+    changes = [(fact.leg, fact.change) for fact in outcome.facts(facts.LegChanged)]
+    assert changes[2:] == [
+        ("upstream", "lost"),
+        ("upstream", "replaced"),
+        ("client", "parked"),
+        ("client", "resumed"),
+    ]
