@@ -122,7 +122,7 @@ class Voice:
             await self._changed.wait()
 
     def upstream_replaced(self) -> None:
-        """What was running has ended with the last upstream. What was asked of it is asked of the next one."""
+        """What was running has ended with the last upstream. What was asked is asked of the next one."""
         self.responses.clear()
         self._speech_until_s = -math.inf
         self.filler_response = None
