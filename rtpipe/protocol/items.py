@@ -210,6 +210,17 @@ def truncation_of(event: Json) -> tuple[int, int]:
     return index if isinstance(index, int) else 0, end_ms if isinstance(end_ms, int) else 0
 
 
+def transcription_failed(item_id: str, code: str, message: str, own_id: str) -> Json:
+    """What a client is told of an item whose words will never be written down."""
+    return {
+        "type": Server.TRANSCRIPTION_FAILED,
+        "event_id": own_id,
+        "item_id": item_id,
+        "content_index": 0,
+        "error": {"type": "server_error", "code": code, "message": message, "param": None},
+    }
+
+
 def transcript_of(event: Json) -> tuple[int, str]:
     """`(content_index, words)` of a completed transcription."""
     index, words = event.get("content_index"), event.get("transcript")

@@ -20,6 +20,7 @@ READ_ONLY: Final = frozenset({"id", "object", "expires_at"})
 these must not be sent back."""
 
 DETECTOR_PATH: Final = "audio.input.turn_detection"
+TRANSCRIPTION_PATH: Final = "audio.input.transcription"
 
 DEFAULT_DETECTOR: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -156,6 +157,11 @@ def detector(config: Json) -> Json | None:
     (`null`)."""
     value = get(config, DETECTOR_PATH, DEFAULT_DETECTOR)
     return dict(value) if isinstance(value, Mapping) else None
+
+
+def transcribes(config: Json) -> bool:
+    """Whether the upstream writes down what the caller says."""
+    return bool(get(config, TRANSCRIPTION_PATH))
 
 
 def creates_responses(config: Json) -> bool:

@@ -21,6 +21,8 @@ log = logging.getLogger("rtpipe.session")
 
 LOST = "upstream_connection_lost"
 _MESSAGE = "The connection to the model was lost during this answer."
+_NOT_WRITTEN = "The connection to the model was lost before this was transcribed."
+_MAX_UNWRITTEN = 1000
 _ECHOES = (Server.ITEM_ADDED, Server.ITEM_DONE, Server.ITEM_CREATED)
 
 FOLLOWED = frozenset(
@@ -28,6 +30,7 @@ FOLLOWED = frozenset(
         *FEEDS,
         *ANSWERS,
         Server.RESPONSE_DONE,
+        Server.TRANSCRIPTION_FAILED,
         Server.AUDIO_COMMITTED,
         Server.AUDIO_CLEARED,
         Server.SPEECH_STARTED,
@@ -78,6 +81,7 @@ class Carried:
         """Whether the upstream was to answer a turn by itself, and has not begun."""
         self._answers: dict[str, _Answer] = {}
         self._turn: _Turn | None = None
+        self._unwritten: deque[str] = deque(maxlen=_MAX_UNWRITTEN)
         self._turn_ends_ms: float | None = None
         self._waiting: deque[Event] = deque()
         self._waiting_bytes = 0
@@ -155,6 +159,8 @@ class Carried:
                 self._turn_ends_ms = events.audio_end_of(data)
             case Server.AUDIO_CLEARED:
                 self.audio.settled(Client.AUDIO_CLEAR)
+            case Server.TRANSCRIPTION_COMPLETED | Server.TRANSCRIPTION_FAILED if item_id in self._unwritten:
+                self._unwritten.remove(item_id)
         return False
 
     def _output(self, kind: str, item_id: str, data: Json) -> None:
@@ -167,14 +173,22 @@ class Carried:
             answer.open.pop(item_id, None)
             answer.output.append(item)
 
-    def committed(self, item_id: str, *, by_voice: bool, answers: bool) -> None:
-        """A turn was committed as this item. *answers*: the upstream is going to answer it by itself.
+    def committed(self, item_id: str, *, by_voice: bool, answers: bool, writes: bool) -> None:
+        """A turn was committed as this item. *answers*: the upstream is going to answer it by itself;
+        *writes*: it is going to transcribe it.
 
         Its audio is kept until the item is there.
         """
+        if writes:
+            self._unwritten.append(item_id)
         self._turn = _Turn(item_id, self._turn_ends_ms if by_voice else None, by_voice and answers)
         self._turn_ends_ms = None
         self._settle()
+
+    @property
+    def awaits_words(self) -> bool:
+        """Whether the upstream has yet to say what the caller said."""
+        return bool(self._unwritten)
 
     @property
     def tells_turn_again(self) -> bool:
@@ -212,23 +226,24 @@ class Carried:
     # --- from one to the next -------------------------------------------------------------------------------
 
     def cut(self, *, retry: bool) -> tuple[list[Json], list[Event]]:
-        """The upstream is gone: the end of every answer it has not ended, and, with *retry*, what asks
-        another one for those that it has not finished."""
+        """The upstream is gone: the end of every answer and transcription it has not ended, and, with
+        *retry*, what asks another one for the answers that it has not finished."""
         answers, self._answers = list(self._answers.values()), {}
-        ends: list[Json] = []
+        own_id = self._session.veil.own_id
+        ends = [items.transcription_failed(each, LOST, _NOT_WRITTEN, own_id()) for each in self._unwritten]
+        self._unwritten.clear()
         again: list[Event] = []
         for answer in answers:
             ends += self._ends_of_items(answer)
-            own_id = self._session.veil.own_id()
             if answer.is_whole:
-                ends.append(items.response_completed(answer.response, answer.output, own_id))
+                ends.append(items.response_completed(answer.response, answer.output, own_id()))
                 continue
-            ends.append(items.response_failed(answer.response, answer.output, LOST, _MESSAGE, own_id))
+            ends.append(items.response_failed(answer.response, answer.output, LOST, _MESSAGE, own_id()))
             self._cut += 1
             if retry and not answer.output:
                 # What there is of it is no part of the conversation any more.
                 begun = [item_id for item_id in answer.open if item_id in self.log]
-                ends += [items.item_deleted(item_id, self._session.veil.own_id()) for item_id in begun]
+                ends += [items.item_deleted(item_id, own_id()) for item_id in begun]
                 again += self._asked_again(answer)
         return ends, again
 

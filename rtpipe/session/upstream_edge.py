@@ -205,12 +205,13 @@ class UpstreamEdge:
             await lane.settle()
 
     async def boundary(self) -> None:
-        """Wait for a moment at which nobody speaks, nothing is asked, and what was said has been heard."""
+        """Wait for a moment at which nobody speaks, nothing is asked, and what was said has been heard and
+        written down."""
         while True:
             await self.quiet()
             if self._session.meter.playout_ahead_s:
                 await trio.sleep(self._session.meter.playout_ahead_s)
-            elif self.carried.audio.speaking or self.carried.owes_turn:
+            elif self.carried.audio.speaking or self.carried.owes_turn or self.carried.awaits_words:
                 await self._quieter.park()
             else:
                 return
@@ -324,6 +325,8 @@ class UpstreamEdge:
                 self._response_done(data)
             case Server.OUTPUT_ITEM_DONE:
                 self.responses.called(data)
+            case Server.TRANSCRIPTION_COMPLETED | Server.TRANSCRIPTION_FAILED:
+                self.look_again()
 
     def _session_created(self, data: Json) -> None:
         session = events.session_of(data) or {}
@@ -363,7 +366,8 @@ class UpstreamEdge:
         self._session.record(TurnStarted(item_id=item_id or "", by="vad" if by_voice else "client"))
         self._unasked_turn = by_voice and self.turns.must_ask
         effective = self.configuration.with_defaults(self.configuration.effective)
-        self.carried.committed(item_id or "", by_voice=by_voice, answers=sc.creates_responses(effective))
+        answers, writes = sc.creates_responses(effective), sc.transcribes(effective)
+        self.carried.committed(item_id or "", by_voice=by_voice, answers=answers, writes=writes)
         self._quieter.unpark_all()
 
     def _ask_for_turn(self) -> None:

@@ -42,6 +42,20 @@ async def test_what_is_lost_is_said(autojump_clock: Any, moment: str, loss: str)
     assert bool(loss) == bool(said)
 
 
+@pytest.mark.parametrize("transcribed", [True, False])
+async def test_who_waits_for_words_that_will_never_come_is_told(
+    autojump_clock: Any, transcribed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not transcribed:
+        monkeypatch.setattr(cuts, "CONFIG", {**cuts.CONFIG, "audio": {}})
+    words = "conversation.item.input_audio_transcription.completed"
+    outcome = await call(f"drop before {words if transcribed else 'response.output_audio.delta'}")
+    failed = outcome.caller.of("conversation.item.input_audio_transcription.failed")
+    committed = outcome.caller.of("input_audio_buffer.committed")
+    assert [each["item_id"] for each in failed] == [each["item_id"] for each in committed] * transcribed
+    assert all(each["error"]["code"] == "upstream_connection_lost" for each in failed)
+
+
 async def test_an_answer_that_was_cut_ends_as_failed(autojump_clock: Any) -> None:
     upstreams = Upstreams("drop before response.output_text.done")
     async with ChainHarness({}, upstream=upstreams, redials=True) as chain:
