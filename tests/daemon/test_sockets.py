@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 
-from tests.daemon.kit import CREATED, bearer, scripted, started
+from tests.daemon.kit import CREATED, bearer, client, scripted, started
 from tests.daemon.test_watchdog import manager, told
 from tests.daemon.wire import WAIT_S, Ended, WebSocket, get, knock
 from tests.transport import certificates
@@ -84,6 +84,33 @@ async def test_nobody_is_refused_during_an_upgrade(file, tmp_path):
             running.signal()
     assert len(answers) >= 300
     assert set(answers) == {101}
+
+
+async def test_an_answer_in_progress_is_finished_beside_the_successor(file, tmp_path):
+    done = {"id": "resp_1", "object": "realtime.response", "status": "completed", "output": []}
+    with socket.create_server(("127.0.0.1", 0)) as front:
+        async with (
+            scripted() as model,
+            supervised(passed(file(model.url)), front=front) as old,
+            client(front.getsockname()) as app,
+        ):
+            upstream = await model.next()
+            await app.tell("response.create")
+            await upstream.until("response.create")
+            await upstream.tell("response.created", response={**done, "status": "in_progress"})
+            await app.until("response.created")
+            async with supervised(tmp_path / "rtpipe.toml", front=front) as new:
+                await new.said(" with chain ")
+                old.signal()
+                await old.said("SIGTERM: stopping, 1 sessions")
+                async with client(front.getsockname()) as late:
+                    assert await late.receive() == CREATED
+                await upstream.tell("response.done", response=done)
+                events, end = await app.ended()
+                assert ([event["type"] for event in events], end.code) == (["response.done"], 1012)
+                assert await old.exited() == 0, old.err
+                new.signal()
+                assert await new.exited() == 0, new.err
 
 
 async def test_tcp_and_unix_by_name(file, tmp_path):
