@@ -129,7 +129,7 @@ class Veil:
     def signed(self, event: Event) -> Event:
         """A server event of the host's or a plugin's: typed clients expect an ``event_id``."""
         data = event.data
-        if events.event_id_of(data) is not None:
+        if events.event_id_of(data):
             return event
         return event.replace(events.with_event_id(data, self.own_id()))
 

@@ -149,6 +149,8 @@ class Outcome:
         added = [event["item"]["id"] for event in self.caller.of("conversation.item.added")]
         if len(added) != len(set(added)):
             yield "an item was added twice"
+        if not all(event.get("event_id") for event in self.caller.events):
+            yield "an event without an id"
         ours = [fact.call_id for fact in self.facts(facts.ToolCalled) if fact.stage == "tool-dispatcher"]
         seen = msgspec.json.encode(self.caller.events).decode()
         yield from (f"the client sees {each}" for each in ours if each in seen)
