@@ -6,12 +6,11 @@ import trio
 
 from rtpipe.api.event import HOST
 from rtpipe.daemon.process import Process
-from rtpipe.session.closing import Ending
+from rtpipe.session.closing import SERVICE_RESTART, Ending
 from rtpipe.session.session import Session
 
 log = logging.getLogger("rtpipe.daemon")
 
-SERVICE_RESTART = 1012
 STOP_LIMIT_S = 10.0
 """What sessions may take to end once they are told to."""
 

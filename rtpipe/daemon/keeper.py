@@ -13,7 +13,7 @@ from rtpipe.api.store import StoreError
 from rtpipe.daemon.sealing import Unreadable
 from rtpipe.protocol import items
 from rtpipe.session import snapshot
-from rtpipe.session.closing import NORMAL, Ending
+from rtpipe.session.closing import NORMAL, SERVICE_RESTART, Ending
 from rtpipe.session.session import Session
 from rtpipe.session.snapshot import KeptItem, Snapshot
 from rtpipe.store import MAX_VALUE_BYTES
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rtpipe.daemon")
 
-SERVICE_RESTART = 1012
 WRITE_EVERY_S = 0.5
 """How long what is new waits at most for more of it, before it is written."""
 RETRY_S = 5.0

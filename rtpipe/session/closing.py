@@ -8,8 +8,9 @@ from rtpipe.transport.connection import Closing
 NORMAL = 1000
 GOING_AWAY = 1001
 INTERNAL_ERROR = 1011
+SERVICE_RESTART = 1012
 NO_STATUS = 1005
-_PASSING = frozenset({GOING_AWAY, NO_STATUS, INTERNAL_ERROR, 1012, 1013, 1014})
+_PASSING = frozenset({GOING_AWAY, NO_STATUS, INTERNAL_ERROR, SERVICE_RESTART, 1013, 1014})
 
 
 @dataclass(frozen=True, slots=True)
