@@ -80,8 +80,9 @@ def test_a_request_that_waits_is_answered_by_the_next_model() -> None:
 
 def test_a_tool_that_runs_meanwhile_runs_once_and_its_result_is_told_once() -> None:
     events = events_of_first(run())
-    told = next(count for count, event in enumerate(events) if "slow-1" in str(event.get("item")))
-    outcome = run(f"drop after {told - 1} events")
+    ended = (count for count, event in enumerate(events, 1) if event["type"] == "response.done")
+    called = next(count for count in ended if "'name': 'slow'" in str(events[count - 1]))
+    outcome = run(f"drop after {called} events")
     assert outcome.faults() == []
     assert outcome.chain.plugin("offer").answers == ["fast-0", "slow-1", "late-2", "fast-3", "slow-4"]
     items = [event["item"] for event in outcome.said("conversation.item.added", outcome.upstreams.logs[-1])]
