@@ -20,9 +20,13 @@ from tests.clients.python_clients import livekit, openai_agents, openai_beta, op
 from tests.clients.rows import Row, table
 from tests.clients.scene import Scene, scene
 from tests.clients.socat import socat
+from tests.survival import outcomes
+from tests.survival.calls import cut_everywhere
 
 NOT_INSTALLED = 2  # what tests.autobahn exits with then
 _AUTOBAHN_LIMIT_S = 1800
+_CUTS = 3
+"""Boundaries of a call at which each leg is cut in each way. ``make cuts`` cuts at all."""
 
 Client = Callable[[Scene], Awaitable[list[Row]]]
 
@@ -78,10 +82,12 @@ def _autobahn() -> int:
 
 
 def main() -> int:
-    """Run them all, and the Autobahn test suite where it can be installed."""
+    """Run them all, cut some of their calls, and run the Autobahn test suite where it can be installed."""
     rows = trio.run(_run)
     sys.stdout.write(table(rows))
-    failed = any(row.failed for row in rows)
+    cut = trio.run(cut_everywhere, _CUTS)
+    sys.stdout.write(outcomes.table(cut))
+    failed = any(row.failed for row in rows) or outcomes.failed(cut)
     return 1 if _autobahn() not in (0, NOT_INSTALLED) or failed else 0
 
 

@@ -91,7 +91,7 @@ async def browser(site: Site, scene: Scene) -> list[Row]:
         page = (HERE / "page.html").read_text("utf-8")
         page = page.replace('"{material}"', material()).replace('"{snippet}";', place.snippet("browser"))
         site.files["/"] = ("text/html", page)
-        return await trio.to_thread.run_sync(_report, site, f"{origin}/")
+        return await trio.to_thread.run_sync(report, site, f"{origin}/")
 
     site.files["/turns.mjs"] = ("text/javascript", (HERE / "turns.mjs").read_text("utf-8"))
     with site.served():
@@ -100,14 +100,15 @@ async def browser(site: Site, scene: Scene) -> list[Row]:
     return [row]
 
 
-def _report(site: Site, url: str) -> str:
+def report(site: Site, url: str, limit_s: float = _LIMIT_S) -> str:
+    """What a page says that the browser opens; nothing if its time is over."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = ["chromium", *OPTIONS, f"--user-data-dir={profile}", url]
         process = subprocess.Popen(  # noqa: S603
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
-            return site.reports.get(timeout=_LIMIT_S)
+            return site.reports.get(timeout=limit_s)
         except queue.Empty:
             return ""
         finally:
