@@ -66,6 +66,13 @@ class SessionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "back. 0: nobody resumes.",
         ),
     ] = 60.0
+    while_parked: Annotated[
+        Literal["go_on", "pause"],
+        Meta(
+            description="Answers while it is away. `pause`: they are cancelled, which ends their bill, and "
+            "asked for again when it is back, from their beginning, unless part of one was complete."
+        ),
+    ] = "go_on"
     parked_bytes: Annotated[
         int,
         Meta(
@@ -113,7 +120,7 @@ class Persist(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retention_h: Annotated[
         float,
         Meta(
-            gt=0,
+            ge=0.1,
             le=8760,
             description="How long a session that the end of the daemon has cut off can be taken up again; "
             "then what is written of it is deleted.",
