@@ -58,7 +58,7 @@ async def renew_limits(process: Process, session: Session) -> None:
             process.guard.refused(call)
             continue
         if limits is not None:
-            if limits != session.principal.limits:
+            if limits != session.principal.limits and not session.ended.is_set():
                 session.limit(limits)
             return
 

@@ -288,10 +288,9 @@ class Session:
         self.upstream_edge.composing.reconfigure()
 
     def limit(self, limits: Mapping[str, str | int | float]) -> None:
-        """Have the principal live under these limits from now on, and tell the stages."""
+        """Have the principal live under these limits from now on, and tell the stages, before the end."""
         self.principal = msgspec.structs.replace(self.principal, limits=limits)
-        if not self.ended.is_set():
-            self.start(self.tell_stages, "limits_changed")
+        self.start(self.tell_stages, "limits_changed")
 
     # --- for its parts and its stages' views ----------------------------------------------------------------
 
