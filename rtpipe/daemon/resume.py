@@ -35,7 +35,7 @@ def place_of(request: ConnectRequest, principal: Principal) -> Place | None:
 def after_of(request: ConnectRequest) -> str | None:
     """The last event that the client has, if it says so."""
     found = [*request.query.get(AFTER, ()), *request.headers.get(AFTER_HEADER, ())]
-    return found[0] if found else None
+    return (found[0] or None) if found else None  # a client that has none yet may say so
 
 
 def names_session(request: ConnectRequest) -> bool:
