@@ -97,8 +97,7 @@ class Session:
         self._observer = observer
         self._redact = redact
         self.began_s = trio.current_time()
-        self.kept: dict[str, msgspec.Raw] = {}
-        """JSON that stages keep, by their names."""
+        self.kept: dict[str, msgspec.Raw] = {}  # JSON that stages keep, by their names
         self.changed: Callable[[], None] = lambda: None
         """Is called when there is something new that should last."""
         self._views: dict[str, StageView] = {}
