@@ -183,10 +183,14 @@ async def test_a_second_client_can_be_refused(text):
 
 async def test_a_client_that_has_no_event_yet_may_say_so(text, caplog):
     caplog.set_level("INFO")
-    async with simulated() as url, in_process(text(url)) as gateway, lost_client(gateway):
-        async with client(gateway.address, f"{NAMED}&rtpipe_after=") as app:
-            assert (await app.event())["type"] == "session.created"
-            await turn(app, "hello")
+    async with (
+        simulated() as url,
+        in_process(text(url)) as gateway,
+        lost_client(gateway),
+        client(gateway.address, f"{NAMED}&rtpipe_after=") as app,
+    ):
+        assert (await app.event())["type"] == "session.created"
+        await turn(app, "hello")
     (told,) = [message for message in caplog.messages if "client leg resumed" in message]
     assert "position" not in told
 
