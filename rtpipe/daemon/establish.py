@@ -102,6 +102,7 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
             place = place_of(knock.request, session.principal)
             if place is not None and session.limits.resume_window_s:
                 session.parking.allow()
+                session.parking.pausing.is_wanted = generation.config.session.while_parked == "pause"
             with process.registered(made[0]), process.places.kept(place, session):
                 # From here on whoever takes something away finds it; what was taken before is asked for now.
                 await require_standing(process, session.principal)

@@ -182,6 +182,14 @@ def item_deleted(item_id: str, own_id: str) -> Json:
     return {"type": Server.ITEM_DELETED, "event_id": own_id, "item_id": item_id}
 
 
+def cut_short(event: Json) -> list[str] | None:
+    """The ids of the items of a `response.done`, of which none is complete; None where one is."""
+    output = (event.get("response") or {}).get("output") or []
+    if any(item.get("status") == "completed" for item in output):
+        return None
+    return [item["id"] for item in output if isinstance(item.get("id"), str)]
+
+
 def place_of(data: Json) -> int:
     """Where in its response an item stands, by a `response.output_item` event; 0 where that does not say."""
     place = data.get("output_index")

@@ -152,7 +152,8 @@ class Carried:
             case Server.OUTPUT_ITEM_ADDED | Server.OUTPUT_ITEM_DONE:
                 self._output(kind, item_id, data)
             case Server.RESPONSE_DONE:
-                self._answers.pop(events.response_id_of(data) or "", None)
+                if (answer := self._answers.pop(events.response_id_of(data) or "", None)) is not None:
+                    self._session.parking.pausing.ended(data, self._asked_again(answer))
             case Server.SPEECH_STARTED:
                 self.audio.speaking = True
             case Server.SPEECH_STOPPED | Server.TIMEOUT_TRIGGERED:

@@ -13,6 +13,7 @@ from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.session.closing import NORMAL, client_ended, may_come_back
+from rtpipe.session.pausing import Pausing
 from rtpipe.transport.connection import Closing, Connection, ConnectionLost
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Parking:
         self._session = session
         self.is_possible = False
         self.was_resumed = False
+        self.pausing = Pausing(session)
         self._begun: set[str] = set()
         """Answers whose beginning the client has been told, and not the end."""
         self._unplaced: set[str] = set()
@@ -71,6 +73,7 @@ class Parking:
             return
         cause = f"{closing.code} {closing.reason}".rstrip()
         session.record(LegChanged(leg="client", change="parked", cause=cause))
+        self.pausing.pause()
         session.start(self._wait, closing, cause)
 
     async def _wait(self, closing: Closing, cause: str) -> None:
@@ -128,6 +131,7 @@ class Parking:
             report = ", ".join(f"{count} {what}" for what, count in self._gone.items() if count)
             self._gone.clear()
             session.attach(session.client, connection)
+            self.pausing.go_on()
         self.wake()
         session.record(LegChanged(leg="client", change="resumed", cause=report))
         await session.tell_stages("client_attached")

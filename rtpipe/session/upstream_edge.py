@@ -389,6 +389,7 @@ class UpstreamEdge:
         self.responses.began(data, origin or UPSTREAM_ORIGIN)
         self.look_again()
         self.carried.began(data, origin or UPSTREAM_ORIGIN)
+        self._session.parking.pausing.began(response_id)
 
     def _response_done(self, data: Json) -> None:
         self._quieter.unpark_all()

@@ -232,3 +232,59 @@ def test_the_list_of_losses_is_bounded() -> None:
     assert [loss.what for loss in sums.losses][-1] == "loss 999"
     assert len(sums.losses) == 50
     assert sums.lost.startswith("995 times before; upstream: loss 995; ")
+
+
+async def test_an_answer_that_pauses_is_cancelled_and_asked_for_again(autojump_clock: Any) -> None:
+    upstreams = Upstreams(pace=1)
+    async with ChainHarness({}, upstream=upstreams) as chain:
+        chain.session.parking.allow()
+        chain.session.parking.pausing.is_wanted = True
+        await chain.client.send(said("u1", "one two three four five six seven eight nine ten"))
+        await chain.client.send({"type": "response.create", "event_id": "mine"})
+        await trio.sleep(0.5)
+        before = chain.client.take_types()
+        assert "response.output_audio.delta" in before
+        assert "response.done" not in before
+        chain.client.connection.abort()
+        await trio.sleep(30)
+        ended = [fact.status for fact in chain.facts if isinstance(fact, facts.ResponseEnded)]
+        assert ended == ["cancelled"]
+        assert cuts.log_of(chain) == [("user", "one two three four five six seven eight nine ten")]
+        await resume(chain)
+        await trio.sleep(30)
+        events = chain.client.take()
+        kinds = [event["type"] for event in events]
+        assert kinds[0] == "session.created"
+        assert kinds.index("conversation.item.deleted") < kinds.index("response.created")
+        assert kinds.count("response.created") == kinds.count("response.done") == 1
+        assert "error" not in kinds
+        done = next(event for event in events if event["type"] == "response.done")
+        assert done["response"]["status"] == "completed"
+        assert [who for who, _ in cuts.log_of(chain)] == ["user", "assistant"]
+        chain.check_fates()
+
+
+async def test_one_that_begins_while_nobody_is_there_pauses_too(autojump_clock: Any) -> None:
+    upstreams = Upstreams(pace=1)
+    async with ChainHarness({}, upstream=upstreams) as chain:
+        chain.session.parking.allow()
+        chain.session.parking.pausing.is_wanted = True
+        await chain.client.connection.send(msgspec.json.encode(said("u1", "hello")))
+        await chain.client.connection.send(msgspec.json.encode({"type": "response.create"}))
+        await chain.client.connection.close(1001, "")
+        await trio.sleep(30)
+        assert [f.status for f in chain.facts if isinstance(f, facts.ResponseEnded)] == ["cancelled"]
+        await resume(chain)
+        await trio.sleep(30)
+        statuses = [e["response"]["status"] for e in chain.client.take() if e["type"] == "response.done"]
+        assert statuses == ["cancelled", "completed"]
+
+
+async def test_unless_it_is_to_pause_an_answer_goes_on(autojump_clock: Any) -> None:
+    async with ChainHarness({}, upstream=Upstreams(pace=1)) as chain:
+        chain.session.parking.allow()
+        await chain.client.send(said("u1", "hello"))
+        await chain.client.send({"type": "response.create"})
+        chain.client.connection.abort()
+        await trio.sleep(30)
+        assert [f.status for f in chain.facts if isinstance(f, facts.ResponseEnded)] == ["completed"]
