@@ -2,6 +2,7 @@
 
 import argparse
 import faulthandler
+import gc
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ kind = "sim"
 url = "ws://127.0.0.1/v1/realtime"
 default_model = "gpt-realtime-2.1"
 """
+
+_GARBAGE = 1000, 5, 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,5 +80,10 @@ def _load(args: argparse.Namespace) -> tuple[Loaded, Callable[[], Loaded] | None
 
 
 def _say_ready(ready: "Ready") -> None:
+    # What is there by now stays. To look through all of it for garbage takes a tenth of a second, for which
+    # every session waits.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE)
     stages = " · ".join(stage.name for stage in ready.process.chain.stages) or "(no stages)"
     print(f"rtpipe: ready at {' '.join(ready.addresses)} with chain {stages}", flush=True)
