@@ -119,7 +119,7 @@ class Exchange:
                 failures.append(error)
             nursery.cancel_scope.cancel()
         if failures:
-            raise failures[0]
+            raise failures.pop()  # kept in this frame, it and its traceback would keep each other
         if not results:
             raise ClientGone
         return results[0]
