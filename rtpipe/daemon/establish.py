@@ -58,7 +58,10 @@ async def serve(process: Process, knock: Knock) -> None:
     with process.room(), process.generation.in_use() as generation:
         failure = await _serve(process, generation, knock)
     if failure is not None:
-        raise _as_refusal(failure)
+        try:
+            raise _as_refusal(failure)
+        finally:
+            del failure  # its traceback has this frame: the two would keep each other, and the session
 
 
 async def _resume(process: Process, knock: Knock) -> bool:
@@ -126,7 +129,7 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
                 await served.session.close()
                 process.totals.end(served.session)
             nursery.cancel_scope.cancel()
-    return failure
+    return None if failure is None else failure.with_traceback(None)
 
 
 async def _meet(session: Session, connection: Connection, knock: Knock) -> None:
@@ -151,11 +154,13 @@ async def _establish(
     *keepers* who writes it down, if somebody does."""
     limits = generation.config.limits
     with trio.fail_after(limits.connect_timeout_s):
+        await process.turn()
         principal = await authenticate(process, generation, knock.request)
         knock = _bound(knock, principal)
         before, knock = await _found(process, generation, knock, principal, keepers)
         upstream, model = choose(generation.upstreams, knock.model)
         _check_model(principal, knock.model, model)
+        await process.turn()
         session = Session(
             f"sess_{secrets.token_hex(8)}" if before is None else before.session,
             principal,
@@ -177,6 +182,7 @@ async def _establish(
         if before is not None:
             snapshot.restore(before, session)
         await session.open()
+        await process.turn()
         reach = partial(_reach, process, served, knock, upstream)
         if generation.config.session.outage_s:
             session.replacement.redial = reach

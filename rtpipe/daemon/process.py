@@ -41,6 +41,8 @@ from rtpipe.transport.listening import Listener
 
 log = logging.getLogger("rtpipe.daemon")
 
+_TURN_S = 0.002
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Served:
@@ -101,6 +103,7 @@ class Process:
     _emptied: trio.Event = field(default_factory=trio.Event)
     _stop_asked: trio.Event = field(default_factory=trio.Event)
     _ender: Callable[[Session], None] | None = None
+    _turns: trio.Lock = field(default_factory=trio.Lock)
     _untapped: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
 
     def __post_init__(self) -> None:
@@ -186,6 +189,12 @@ class Process:
                 self._establishing.remove(scope)
         if scope.cancelled_caught:
             raise _shutting_down()
+
+    async def turn(self) -> None:
+        """Wait before a few milliseconds of work for somebody who comes. Of a crowd one goes on at a time,
+        and then the sessions in service have as long."""
+        async with self._turns:
+            await trio.sleep(_TURN_S if self._turns.statistics().tasks_waiting else 0)
 
     @contextmanager
     def registered(self, served: Served) -> Iterator[None]:

@@ -22,6 +22,9 @@ from rtpipe.protocol.catalogue import SERVER_TYPES, Client, Json
 MAX_DEPTH: Final = 256
 """Levels of nesting a client frame may have. Far below the interpreter's own limit, so that what was accepted
 can be compared, copied and encoded by whoever holds it, however deep in the stack."""
+_MAX_PARTS: Final = 20_000
+"""Values a client frame may have, keys aside. Each takes a microsecond to read, in which nobody else is
+served; a hundred functions of fifty parameters have as many."""
 
 
 class Unreadable(ValueError):
@@ -106,6 +109,8 @@ def read_client(payload: bytes) -> ClientFrame:
 
 
 def _read_in_full(payload: bytes) -> ClientFrame:
+    if _has_too_many_parts(payload):
+        raise Unreadable("invalid_json", f"The message has over {_MAX_PARTS} values; send a smaller one.")
     data = _parse(payload)
     if not isinstance(data, dict):
         raise Unreadable("invalid_type", "An event must be a JSON object; send one object a message.")
@@ -190,6 +195,21 @@ def _refuse(payload: bytes, message: str) -> NoReturn:
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, MemoryError):
         event_id = None
     raise Unreadable("invalid_json", message, event_id if isinstance(event_id, str) else None) from None
+
+
+def _has_too_many_parts(payload: bytes) -> bool:
+    """Counted before anything is made of them; of what is no JSON, more or less."""
+    if _parts(payload) <= _MAX_PARTS:
+        return False  # even with what stands in strings
+    bare = payload.replace(rb"\\", b"").replace(rb"\"", b"")
+    if bare.count(b'"') > 4 * _MAX_PARTS:
+        return True
+    return _parts(b"".join(bare.split(b'"')[::2])) > _MAX_PARTS
+
+
+def _parts(text: bytes) -> int:
+    """The values of a JSON text, keys aside, and what looks like some in its strings."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _check_depth(payload: bytes, data: Json) -> None:

@@ -7,6 +7,7 @@ import trio
 from rtpipe.api.errors import QueueFull
 from rtpipe.api.event import CLIENT, HOST, Event, Json
 from rtpipe.protocol import events, items
+from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Server
 from rtpipe.protocol.permissions import forbidden
 from rtpipe.protocol.reading import Unreadable, decode, read_client
@@ -29,6 +30,8 @@ _JUDGED = frozenset(
 )
 _SESSION_EVENTS = frozenset({Server.SESSION_CREATED, Server.SESSION_UPDATED})
 POLICY_VIOLATION = 1008
+MAX_SETTINGS = 500
+"""In one update. Ten times what the protocol knows; each is compared with all that came before."""
 
 
 class ClientEdge:
@@ -61,6 +64,8 @@ class ClientEdge:
                 run = []
             if kind is not None:
                 await self._walk(kind, payload)
+            # To judge one may take milliseconds: everybody else comes before the next.
+            await trio.lowlevel.checkpoint()
             if not session.client.listening:
                 return
             passable = upstream_edge.passable()
@@ -107,6 +112,7 @@ class ClientEdge:
             raise Unreadable("duplicate_key", message, frame.event_id)
         if frame.type == Client.SESSION_UPDATE:
             data = decode(payload)
+            self._check_size(data)
             self._check_model(data)
             self._check_settings(data, events.update_of(data))
         elif frame.type == Client.RESPONSE_CREATE:
@@ -116,6 +122,11 @@ class ClientEdge:
         elif read_by_host and self._session.veil.hidden_items:
             self._check_hidden(frame.type, decode(payload))
         return frame.type
+
+    def _check_size(self, data: Json) -> None:
+        if len(sc.changed_paths({}, events.update_of(data) or {})) > MAX_SETTINGS:
+            message = f"An update may have {MAX_SETTINGS} settings."
+            raise Unreadable("too_many_settings", message, events.event_id_of(data))
 
     def _check_settings(self, data: Json, settings: Json | None) -> None:
         who = self._session.principal
