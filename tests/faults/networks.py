@@ -100,12 +100,11 @@ async def clients_vanish() -> str:
         for app in (plain, named):
             await trio.aclose_forcefully(app.stream)
         again = await it.lab.client(("rtpipe-session", "a-key-of-the-client"))
-        assert await it.said(": client leg resumed") < NOTICED_S
+        await it.said(": client leg resumed")
         assert await turn(again) == "completed"
         await trio.aclose_forcefully(again.stream)
-    return (
-        f"closed after {closed:.0f} s; one that named its session was parked after {parked:.0f} s and resumed"
-    )
+    seen = f"one that was spoken to is closed after {closed:.0f} s"
+    return f"{seen}, one that waits is parked after {parked:.0f} s, and resumes"
 
 
 async def model_vanishes() -> str:

@@ -17,6 +17,7 @@ from tests.daemon.kit import bearer, config, listening
 from tests.daemon.test_sockets import passed, supervised
 from tests.daemon.wire import WAIT_S, Address, Ended, WebSocket, knock, read_head
 from tests.faults.books import CAPS, Billing, billing, judge, turn
+from tests.faults.killed import bytecode
 
 KILLS = 4
 CLIENTS = 20
@@ -67,7 +68,6 @@ async def killed_in_talk() -> str:
         books = judge(Path(folder) / "state", model.bills)
     unexpected = seen.keys() - {"completed", "eof", "reset"}
     assert not unexpected, seen
-    # The first start compiles, as an installation does.
     return (
         f"{KILLS} kills, 0 refused, {seen['completed']} answers; served {max(times[1:]):.2f} s after; {books}"
     )
@@ -126,4 +126,4 @@ def _written(folder: Path, model: str, weather: str) -> tuple[Path, dict[str, st
     tool = f'[plugins.http-tools.tools.get_weather]\nurl = "{weather}"\ndescription = "The weather."\n'
     file = folder / "rtpipe.toml"
     file.write_text(config(folder / "state", model, chain=CHAIN, more=CAPS + tool))
-    return passed(file), {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "pycache")}
+    return passed(file), bytecode(folder)
