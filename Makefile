@@ -10,7 +10,7 @@ help:
 	@echo "make demo      run the daemon with a simulated model and one conversation through it"
 	@echo "make test      every check there is: lint, types, layers, tests, freshness of generated files"
 	@echo "make clients   OpenAI's clients, LiveKit, Pipecat, a browser, socat and Autobahn against the daemon; installs them"
-	@echo "make cuts      long calls of clients, cut at every event boundary of both legs in every way: an hour"
+	@echo "make cuts      long calls of clients, cut at every event boundary of both legs in every way: hours"
 	@echo "make crash     200 times kill -9 while the ledger is written (make test does it a few times)"
 	@echo "make faults    what hostile clients and broken networks do, done to the daemon: expected beside seen"
 	@echo "make soak      an hour of attacks, or SECONDS=60: what stays of them, and what well-behaved sessions notice"
