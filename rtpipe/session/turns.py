@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from rtpipe.api.event import Json
+from rtpipe.api.event import Event, Json
 from rtpipe.protocol import events
 from rtpipe.protocol import session_config as sc
 from rtpipe.session.configuration import Configuration
@@ -62,9 +62,9 @@ class TurnGate:
         """That turn will be committed again, and asked about again: the other request is void."""
         self._void = self._asked
 
-    def is_void(self, create: Json) -> bool:
+    def is_void(self, create: Event) -> bool:
         """Whether this asks for the answer to a turn that comes again."""
-        return bool(self._void) and events.event_id_of(create) == self._void
+        return bool(self._void) and events.event_id_of(create.data) == self._void
 
     @property
     def must_ask(self) -> bool:

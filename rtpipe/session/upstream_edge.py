@@ -91,7 +91,7 @@ class UpstreamEdge:
             return await self.composing.update(event)
         if event.type == Client.ITEM_TRUNCATE and (told := self.carried.truncate(event)) is not None:
             return await self._truncate(event, told)
-        if event.type == Client.RESPONSE_CREATE and self.turns.is_void(event.data):
+        if event.type == Client.RESPONSE_CREATE and self.turns.is_void(event):
             message, event_id = "The turn to be answered comes once more.", events.event_id_of(event.data)
             self._session.client_edge.tell("turn_comes_again", message, event_id, by_upstream=True)
             return "refused"
