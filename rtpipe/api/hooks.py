@@ -106,9 +106,9 @@ class Hooks:
         """A reload has changed the options: ``self.config`` are the new ones, *before* those until now.
 
         A plugin that has this hook keeps its instance, and its sessions, whatever options change; one that
-        has not gets a new instance for new sessions. Called when all else of the reload has succeeded. Failing
-        fails the reload: ``self.config`` is what it was, and the hook is called once more, with *before* the
-        options that were not taken.
+        has not gets a new instance for new sessions. Called when all else in the reload is done. Failing
+        fails the reload: ``self.config`` is what it was, and the hook is called once more, with the options
+        that were not taken as *before*.
         """
 
     @hookspec

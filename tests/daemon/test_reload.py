@@ -250,7 +250,8 @@ async def test_a_signal_reloads(file):
         path.write_text(text.replace('default_model = "', 'default_model = "new-'))
         gateway.process.send_signal(signal.SIGHUP)
         await gateway.said(
-            f'reload: changed: upstream[0].default_model: "{model}" -> "new-{model}"; at the next start: nothing'
+            f'reload: changed: upstream[0].default_model: "{model}" -> "new-{model}"; '
+            "at the next start: nothing"
         )
         good = path.read_text()
         path.write_text("chain = [")

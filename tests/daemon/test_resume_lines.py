@@ -185,7 +185,8 @@ async def test_one_that_took_it_up_again_hears_how_the_session_ends(both, place)
 async def test_what_was_lost_is_shown_and_outlives_the_session(file, place):
     admin = place.with_name("admin.sock")
     more = f'[[listen]]\naddress = "unix:{place}"\nopen = true\n[admin]\nsocket = "{admin}"\n'
-    async with running(file(chain=[], listen="open = true", more=more), "--sim", "--sim-pace", "0") as gateway:
+    configuration = file(chain=[], listen="open = true", more=more)
+    async with running(configuration, "--sim", "--sim-pace", "0") as gateway:
         async with speaking(place, session=KEY) as lines:
             session = await begun(lines)
         await gateway.said("client leg parked")
