@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rtpipe.api.event import Event, Json, UnreadableEvent
 from rtpipe.protocol.catalogue import Client, Direction
 from rtpipe.protocol.ordering import kind_of_create, must_wait
-from rtpipe.session.limits import Budget
+from rtpipe.session.limits import Budget, Share
 
 OVERHEAD_BYTES = 1024
 """What an event is charged besides its payload, so that many small ones are bounded too."""
@@ -40,10 +40,9 @@ class HoldQueue:
     def __init__(self, direction: Direction, limit_bytes: int, in_all: Budget | None = None) -> None:
         self._direction = direction
         self._limit_bytes = limit_bytes
-        self._in_all = in_all or Budget()
+        self._share = Share(in_all or Budget())
         self._entries: list[Held] = []
         self._kinds: Counter[str] = Counter()
-        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -58,16 +57,13 @@ class HoldQueue:
 
         What is put back comes before everything but what was put back earlier.
         """
-        if self._entries and self._bytes + _charge(entry.event) > self._limit_bytes:
+        if self._entries and self._share.held + _charge(entry.event) > self._limit_bytes:
             return False
-        if self._in_all.held + _charge(entry.event) > self._in_all.limit:
-            self._in_all.met += 1
+        if not self._share.take(_charge(entry.event)):
             return False
         place = sum(each.put_back for each in self._entries) if entry.put_back else len(self._entries)
         entry.first_s = None if self.blocks(entry.kind) else entry.since_s
         self._entries.insert(place, entry)
-        self._bytes += _charge(entry.event)
-        self._in_all.held += _charge(entry.event)
         self._kinds[entry.kind] += 1
         return True
 
@@ -85,7 +81,7 @@ class HoldQueue:
             if event is not None:
                 if event.type != entry.event.type:
                     raise ValueError(f"a held {entry.event.type} cannot go on as {event.type}")
-                self._bytes += _charge(event) - _charge(entry.event)
+                self._share.hold(self._share.held + _charge(event) - _charge(entry.event))
                 entry.event = event
             entry.released = True
         return bool(found)
@@ -128,8 +124,7 @@ class HoldQueue:
 
     def _remove(self, entry: Held) -> None:
         self._entries.remove(entry)
-        self._bytes -= _charge(entry.event)
-        self._in_all.held -= _charge(entry.event)
+        self._share.give(_charge(entry.event))
         self._kinds[entry.kind] -= 1
         if not self._kinds[entry.kind]:
             del self._kinds[entry.kind]

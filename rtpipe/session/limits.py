@@ -12,6 +12,31 @@ class Budget:
     met: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class Share:
+    """What one queue holds of a budget: *held*."""
+
+    budget: Budget
+    held: int = 0
+
+    def take(self, size: int) -> bool:
+        """Hold so many bytes more; returns False when all queues together have no room for them."""
+        if self.budget.held + size > self.budget.limit:
+            self.budget.met += 1
+            return False
+        self.hold(self.held + size)
+        return True
+
+    def give(self, size: int) -> None:
+        """Hold so many bytes less."""
+        self.hold(self.held - size)
+
+    def hold(self, size: int) -> None:
+        """Hold so many bytes, whether there is room or not: for what cannot be refused any more."""
+        self.budget.held += size - self.held
+        self.held = size
+
+
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
     """Bounds of one session. Bytes are payload bytes, ages are seconds."""
@@ -19,7 +44,8 @@ class SessionLimits:
     hold_bytes: int = 32 * 1024 * 1024
     """Held events and what waits behind them, for each stage and direction."""
     held: Budget = field(default_factory=Budget)
-    """The same over all sessions that share it."""
+    """What waits in all sessions that share it: events that are held, those that no upstream is there for, and
+    what is kept for clients that are gone."""
     hold_age_s: float = 30.0
     """How long a stage may hold an event before the host drops it and says so."""
     inject_events: int = 1000

@@ -6,7 +6,7 @@ import trio
 from rtpipe import Event, Hold, Plugin, facts, on_client, on_server
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM
 from rtpipe.session.holds import Held, HoldQueue
-from rtpipe.session.limits import SessionLimits
+from rtpipe.session.limits import Budget, SessionLimits
 from rtpipe.testing import ChainHarness, play
 
 
@@ -146,6 +146,19 @@ def test_what_is_released_goes_in_the_order_of_the_queue():
     queue.release("c")
     assert names(queue) == ["c"]
     assert not queue.blocks("response.create")
+
+
+def test_what_goes_on_as_a_smaller_event_leaves_nothing_in_the_budget():
+    budget = Budget()
+    queue = HoldQueue(UPSTREAM, 100_000, budget)
+    held = entry("conversation.item.create", "a", "k")
+    held.event = Event({"type": held.kind, "image": "x" * 50_000})
+    queue.add(held)
+    before = budget.held
+    queue.release("k", Event({"type": held.kind, "image": "x"}))
+    assert budget.held == before - 49_999
+    queue.take()
+    assert budget.held == 0
 
 
 def test_what_is_put_back_comes_first_in_the_order_it_was_put_back():
