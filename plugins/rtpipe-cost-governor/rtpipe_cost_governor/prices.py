@@ -78,6 +78,8 @@ class Table:
         """*own* are the operator's, which come first; *aliases* say what his deployments really are."""
         self._rates = {**shipped(), **own}
         self._aliases = aliases
+        # Once: a model without a price is looked up at every dial.
+        self._dearest = {kind: self._highest(kind) for kind in ("realtime", "transcription")}
 
     def price(self, model: str, upstream: str, kind: str = "realtime") -> Price:
         """The price of *model* at an *upstream* of this kind (openai, azure, sim)."""
@@ -86,9 +88,9 @@ class Table:
             for place in (f"{upstream}/{candidate}", candidate):
                 if place in self._rates:
                     return Price(model=model, rates=self._rates[place], found=place)
-        return Price(model=model, rates=self._dearest(kind), found="")
+        return Price(model=model, rates=self._dearest[kind], found="")
 
-    def _dearest(self, kind: str) -> Rates:
+    def _highest(self, kind: str) -> Rates:
         """For a model nobody knows: of each rate the highest there is."""
         columns: dict[str, str] = {}
         for rates in self._rates.values():

@@ -147,3 +147,7 @@ def test_what_a_model_has_no_price_for_is_as_dear_as_anything(kit: ModuleType) -
         5,
         "no price for image_in of gpt-4o-realtime-preview-2024-12-17",
     )
+
+
+def test_the_highest_prices_are_looked_for_once() -> None:
+    assert TABLE.price("nobody-knows", "openai").rates is FALLBACK.rates
