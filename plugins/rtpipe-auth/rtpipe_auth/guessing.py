@@ -13,7 +13,7 @@ FREE: Final = 3
 """Failures without a wait."""
 FIRST_S: Final = 0.25
 LONGEST_S: Final = 4.0
-"""Well within what authenticating, opening and dialling may take together."""
+"""And no longer than half of the time that is left to let somebody in: who waited is told what was wrong."""
 WAITING: Final = 4
 """How many of one address may wait at a time; who comes then is refused at once."""
 FORGET_S: Final = 60.0
@@ -46,13 +46,14 @@ class Guessing:
         entry = self._entries.get(_place(address))
         if entry is None or entry.failures < FREE or trio.current_time() - entry.last_s > FORGET_S:
             return
-        delay_s = min(FIRST_S * 2 ** min(entry.failures - FREE, 10), LONGEST_S)
+        left_s = trio.current_effective_deadline() - trio.current_time()
+        delay_s = min(FIRST_S * 2 ** min(entry.failures - FREE, 10), LONGEST_S, left_s / 2)
         if entry.waiting >= WAITING:
             message = "Too many wrong keys came from this address: wait, then try again."
             raise Refused(429, "too_many_failures", message, {"Retry-After": "5"})
         entry.waiting += 1
         try:
-            await trio.sleep(delay_s)
+            await trio.sleep(max(delay_s, 0))
         finally:
             entry.waiting -= 1
 

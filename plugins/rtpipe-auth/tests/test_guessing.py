@@ -74,3 +74,12 @@ async def test_the_table_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(1000):
         table.failed(f"192.0.{n // 250}.{n % 250}")
     assert len(table) == 100
+
+
+async def test_who_waits_is_told_what_was_wrong_within_the_time_there_is(autojump_clock: Any) -> None:
+    """Not that the gateway took too long, which would read like a fault of the upstream's."""
+    table = Guessing()
+    for _ in range(10):
+        table.failed("192.0.2.1")
+    with trio.fail_after(2):
+        assert await waited(table, "192.0.2.1") == 1
