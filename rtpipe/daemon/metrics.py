@@ -17,6 +17,7 @@ from rtpipe.daemon.process import Process
 from rtpipe.daemon.totals import DIRECTIONS, Labels
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_VERSION = version("rtpipe-gateway")
 
 
 class Described(NamedTuple):
@@ -130,7 +131,7 @@ def _values(process: Process) -> dict[str, Values]:
             name: {labels: Distribution(each.bounds, tuple(each.counts), each.sum) for labels, each in family}
             for name, family in ((name, each.items()) for name, each in totals.distributions.items())
         },
-        "rtpipe_build_info": {(version("rtpipe-gateway"),): 1},
+        "rtpipe_build_info": {(_VERSION,): 1},
         "rtpipe_sessions": {(): len(process.served)},
         "rtpipe_sessions_opened": {(): 0, **totals.counters.get("rtpipe_sessions_opened", {})},
         "rtpipe_events": dict(events),
