@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ from rtpipe.api.store import StoreError
 
 SCHEMA_VERSION = 1
 BUSY_S = 2.0  # how long SQLite waits for another process's lock
+_AGAIN_S = 0.01  # for a checkpoint of another process SQLite does not wait
 
 _SCHEMA = (
     # AUTOINCREMENT: the id of a counter that expired is never given to its successor of the same key, so a
@@ -94,6 +96,17 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         raise StoreError(path, "this file system cannot keep a write-ahead log", "use a local disk")
     # FULL: a commit returns when the log is on the disk, not merely with the kernel.
     db.execute("PRAGMA synchronous = FULL")
-    # What a failed sync left in the log may be nowhere but in memory, and the next sync would call it safe:
-    # the kernel tells of a lost page once. So before anything is promised all of the log is written anew.
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    _empty_log(db, path)
+
+
+def _empty_log(db: sqlite3.Connection, path: Path) -> None:
+    """Write all of the log anew. Raises StoreError where another process keeps it for ``BUSY_S``.
+
+    What a failed sync left in the log may be nowhere but in memory, and the next sync would call it safe: the
+    kernel tells of a lost page once. What is promised behind such a page goes with it when the power does.
+    """
+    until = time.monotonic() + BUSY_S
+    while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+        if time.monotonic() > until:
+            raise StoreError(path, "another program reads in it without end", "find the other program")
+        time.sleep(_AGAIN_S)

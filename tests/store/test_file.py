@@ -4,8 +4,10 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -147,6 +149,51 @@ async def test_a_locked_file_is_waited_for_only_so_long(path: Path, monkeypatch)
             with pytest.raises(StoreError, match=r"locked.*find the other program"):
                 await space.add("k", 1)
         assert await space.add("k", 1) == 1
+
+
+READS = """
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN")
+db.execute("SELECT count(*) FROM records").fetchone()
+"""
+CHECKPOINTS = """
+lock = open(sys.argv[1] + "-shm", "r+b")
+fcntl.lockf(lock, fcntl.LOCK_EX, 1, 121)  # WAL_CKPT_LOCK of SQLite's wal.c
+"""
+
+
+@contextmanager
+def another_process(what: str, path: Path) -> Iterator[Callable[[], object]]:
+    """Which has done *what* to the store in that file, and there is something in its log; how to end it."""
+    with closing(database.connect(path)) as db:
+        db.execute("INSERT INTO records VALUES ('one', 'k', x'01', NULL)")
+        script = f"import fcntl, sqlite3, sys{what}print('done', flush=True)\nsys.stdin.read()"
+        command = [sys.executable, "-c", script, str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"done\n"
+            yield process.communicate
+
+
+def test_a_log_that_another_process_keeps_is_not_built_on(path: Path, monkeypatch) -> None:
+    """What it holds cannot be written anew then, so nothing that would stand behind it is promised."""
+    monkeypatch.setattr(database, "BUSY_S", 0.01)
+    database.create(path)
+    with another_process(READS, path) as end:
+        with pytest.raises(StoreError, match="another program reads in it without end"):
+            database.connect(path)
+        end()
+        database.connect(path).close()
+
+
+def test_the_checkpoint_of_another_process_is_waited_for(path: Path, monkeypatch) -> None:
+    """SQLite itself does not."""
+    database.create(path)
+    waited = []
+    with another_process(CHECKPOINTS, path) as end:
+        monkeypatch.setattr(database.time, "sleep", lambda seconds: waited.append(end()))
+        database.connect(path).close()
+    assert len(waited) == 1
 
 
 async def test_two_stores_on_one_file_keep_one_limit(path: Path) -> None:
