@@ -23,7 +23,7 @@ class Audit:
     """Appends to one file, from a task of its own: a disk that hangs keeps no session waiting.
 
     Beyond ``QUEUE_LINES`` that wait, or when they cannot be written, lines are lost. That is logged when it
-    begins, and the file says how many when it can be written again.
+    begins, and the file says how many at most when it can be written again.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -34,8 +34,7 @@ class Audit:
         if path is None:
             return
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(path, flags, 0o600))
+            os.close(_open(path))
         except OSError as exc:
             raise ConfigError(f"audit.file: cannot append to {path}: {exc.strerror}") from None
 
@@ -82,14 +81,30 @@ class Audit:
     def _append(self, data: bytes) -> None:
         assert self._path is not None
         # Opened anew for each batch: whoever rotates it just moves it away.
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(self._path, flags, 0o600), "wb") as file:
-            file.write(data)
+        descriptor = _open(self._path)
+        try:
+            if _ends_in_mid_line(descriptor):
+                data = b"\n" + data
+            while data:
+                data = data[os.write(descriptor, data) :]
+        finally:
+            os.close(descriptor)
 
     def _lose(self, count: int, why: str) -> None:
         if not self._lost:
             log.error("the audit log %s is losing lines: %s", self._path, why)
         self._lost += count
+
+
+def _open(path: str) -> int:
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(path, flags, 0o600)
+
+
+def _ends_in_mid_line(descriptor: int) -> bool:
+    """Whether a full disk, or the end of the machine, cut the last line off."""
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 
 
 def _line(kind: str, fields: dict[str, object]) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 import stat
 
 import pytest
@@ -53,6 +54,23 @@ async def test_a_file_that_cannot_be_written(tmp_path, caplog):
         nursery.cancel_scope.cancel()
     assert len(caplog.records) == 1
     assert "losing lines: No such file or directory" in caplog.text
+
+
+async def test_a_line_that_was_cut_off_spoils_no_other(tmp_path):
+    """The disk is full in mid line; then there is room again."""
+    path = tmp_path / "audit.jsonl"
+    audit = Audit(str(path))
+    await audit._write([b'{"fact":"first"}\n'])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (25, limits[1]))
+    try:
+        await audit._write([b'{"fact":"second"}\n'])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    await audit._write([b'{"fact":"third"}\n'])
+    first, second, lost, third = path.read_text().splitlines()
+    assert second == '{"fact":'
+    assert [json.loads(line)["fact"] for line in (first, lost, third)] == ["first", "Lost", "third"]
 
 
 def test_what_waits_is_bounded(tmp_path):
