@@ -212,7 +212,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=MIB,
             le=64 * 1024 * MIB,
-            description="The same over all stages and sessions; past it every queue counts as full.",
+            description="The same over all stages and sessions, with what waits in `outage_bytes`, and what "
+            "sessions keep whose clients are gone; past it every queue counts as full.",
         ),
     ] = 256 * MIB
     hold_age_s: Annotated[

@@ -54,7 +54,8 @@ class SessionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             ge=4096,
             le=64 * MIB,
-            description="Client events that wait while there is no upstream; old audio gives way first.",
+            description="Client events that wait while there is no upstream, each with 1 KiB on top; old "
+            "audio gives way first.",
         ),
     ] = 4 * MIB
     resume_window_s: Annotated[

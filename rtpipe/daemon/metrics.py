@@ -97,7 +97,9 @@ METRICS: Mapping[str, Described] = {
         "counter", "Calls of the store that failed: a full or failing disk, a file that cannot be written."
     ),
     "rtpipe_used": Described("gauge", "Memory in bytes, file descriptors and tasks.", ("what",)),
-    "rtpipe_held_bytes": Described("gauge", "Bytes of the events that wait now."),
+    "rtpipe_held_bytes": Described(
+        "gauge", "Bytes of the events that wait now, or are kept for clients that are gone."
+    ),
     "rtpipe_held_bytes_exceeded": Described("counter", "How often max_held_bytes was too little."),
     "rtpipe_reassembly_bytes": Described("gauge", "Bytes of messages of which only part has come."),
     "rtpipe_loop_lag_seconds": Described(

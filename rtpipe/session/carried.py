@@ -12,6 +12,7 @@ from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import Client, Server
 from rtpipe.session.caller_audio import CallerAudio
 from rtpipe.session.conversation import FEEDS, Conversation
+from rtpipe.session.limits import Share, charge
 from rtpipe.session.unanswered import ANSWERS, Unanswered
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Carried:
         self._unwritten: deque[str] = deque(maxlen=_MAX_UNWRITTEN)
         self._turn_ends_ms: float | None = None
         self._waiting: deque[Event] = deque()
-        self._waiting_bytes = 0
+        self._share = Share(limits.held)
         self._expected: set[tuple[str, str]] = set()
         self._retold: dict[str, str] = {}
         self._cut = 0
@@ -105,19 +106,21 @@ class Carried:
     def keep(self, event: Event) -> str:
         """An event waits for the next upstream; returns its fate. When there is no more room, the oldest
         audio goes first."""
-        room = self._session.limits.outage_bytes
-        while self._waiting and self._waiting_bytes + len(event.payload) > room:
+        room, size = self._session.limits.outage_bytes, charge(event)
+        while (self._waiting and self._share.held + size > room) or not self._share.take(size):
             oldest = next((e for e in self._waiting if e.type == Client.AUDIO_APPEND), None)
+            if oldest is None and event.type == Client.AUDIO_APPEND:
+                self._dropped_audio += 1
+                return "lost"
             if oldest is None:
                 message = "The connection to the model is being renewed, and too many events wait for it."
                 cause = events.event_id_of(event.data)
                 self._session.client_edge.tell("event_queue_full", message, cause, by_upstream=True)
                 return "refused"
             self._waiting.remove(oldest)
-            self._waiting_bytes -= len(oldest.payload)
+            self._share.give(charge(oldest))
             self._dropped_audio += 1
         self._waiting.append(event)
-        self._waiting_bytes += len(event.payload)
         return "kept"
 
     def next_waiting(self) -> Event | None:
@@ -125,8 +128,12 @@ class Carried:
         if not self._waiting:
             return None
         event = self._waiting.popleft()
-        self._waiting_bytes -= len(event.payload)
+        self._share.give(charge(event))
         return event
+
+    def closed(self) -> None:
+        """The session is over: nothing that waits is charged any more."""
+        self._share.close()
 
     def not_answered(self) -> list[Event]:
         """What the upstream was sent and has not answered, and what waits, without the caller's audio."""
@@ -294,7 +301,7 @@ class Carried:
         self._cut = self._dropped_audio = 0
         again = self.unanswered.take()
         self._waiting.extendleft(reversed(again))
-        self._waiting_bytes += sum(len(event.payload) for event in again)
+        self._share.hold(self._share.held + sum(map(charge, again)))
         for item in self.log.replay():
             yield self._retold_item(item, None)
         yield from (payload for _, payload in self._audio)

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from rtpipe.api.event import Event, Json, UnreadableEvent
 from rtpipe.protocol.catalogue import Client, Direction
 from rtpipe.protocol.ordering import kind_of_create, must_wait
-from rtpipe.session.limits import Budget, Share
-
-OVERHEAD_BYTES = 1024
-"""What an event is charged besides its payload, so that many small ones are bounded too."""
+from rtpipe.session.limits import Budget, Share, charge
 
 
 @dataclass(slots=True, eq=False)
@@ -57,9 +54,9 @@ class HoldQueue:
 
         What is put back comes before everything but what was put back earlier.
         """
-        if self._entries and self._share.held + _charge(entry.event) > self._limit_bytes:
+        if self._entries and self._share.held + charge(entry.event) > self._limit_bytes:
             return False
-        if not self._share.take(_charge(entry.event)):
+        if not self._share.take(charge(entry.event)):
             return False
         place = sum(each.put_back for each in self._entries) if entry.put_back else len(self._entries)
         entry.first_s = None if self.blocks(entry.kind) else entry.since_s
@@ -81,7 +78,7 @@ class HoldQueue:
             if event is not None:
                 if event.type != entry.event.type:
                     raise ValueError(f"a held {entry.event.type} cannot go on as {event.type}")
-                self._share.hold(self._share.held + _charge(event) - _charge(entry.event))
+                self._share.hold(self._share.held + charge(event) - charge(entry.event))
                 entry.event = event
             entry.released = True
         return bool(found)
@@ -124,7 +121,7 @@ class HoldQueue:
 
     def _remove(self, entry: Held) -> None:
         self._entries.remove(entry)
-        self._share.give(_charge(entry.event))
+        self._share.give(charge(entry.event))
         self._kinds[entry.kind] -= 1
         if not self._kinds[entry.kind]:
             del self._kinds[entry.kind]
@@ -138,7 +135,3 @@ def kind_of(event: Event, session: Json) -> str:
         return kind_of_create(event.data, heard=event.is_heard, session=session)
     except UnreadableEvent:
         return event.type
-
-
-def _charge(event: Event) -> int:
-    return len(event.payload) + OVERHEAD_BYTES

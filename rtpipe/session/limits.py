@@ -2,6 +2,16 @@
 
 from dataclasses import dataclass, field
 
+from rtpipe.api.event import Event
+
+OVERHEAD_BYTES = 1024
+"""What an event that waits is charged besides its payload, so that many small ones are bounded too."""
+
+
+def charge(event: Event) -> int:
+    """The bytes that an event counts for while it waits."""
+    return len(event.payload) + OVERHEAD_BYTES
+
 
 @dataclass(slots=True, eq=False)
 class Budget:
@@ -36,6 +46,11 @@ class Share:
         self.budget.held += size - self.held
         self.held = size
 
+    def close(self) -> None:
+        """Hold nothing, and have what comes later count for nobody else."""
+        self.hold(0)
+        self.budget = Budget()
+
 
 @dataclass(frozen=True, slots=True)
 class SessionLimits:
@@ -44,8 +59,8 @@ class SessionLimits:
     hold_bytes: int = 32 * 1024 * 1024
     """Held events and what waits behind them, for each stage and direction."""
     held: Budget = field(default_factory=Budget)
-    """What waits in all sessions that share it: events that are held, those that no upstream is there for, and
-    what is kept for clients that are gone."""
+    """What waits in all sessions that share it: events that are held, those that no upstream is there for,
+    and what is kept for clients that are gone."""
     hold_age_s: float = 30.0
     """How long a stage may hold an event before the host drops it and says so."""
     inject_events: int = 1000
@@ -61,7 +76,7 @@ class SessionLimits:
     caller_audio_bytes: int = 512 * 1024
     """Audio of the caller's that is no turn yet, kept for another upstream."""
     outage_bytes: int = 4 * 1024 * 1024
-    """Client events that wait while there is no upstream."""
+    """Client events that wait while there is no upstream, each with `OVERHEAD_BYTES` on top."""
     outage_s: float = 30.0
     """How long a session that has lost its upstream looks for another."""
     parked_bytes: int = 1024 * 1024

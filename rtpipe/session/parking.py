@@ -13,6 +13,7 @@ from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.session.closing import NORMAL, client_ended, may_come_back
+from rtpipe.session.limits import Share
 from rtpipe.session.pausing import Pausing
 from rtpipe.transport.connection import Closing, Connection, ConnectionLost
 
@@ -40,6 +41,8 @@ class Parking:
         self._gone = Counter[str]()
         self._recent: deque[bytes] = deque()
         self._recent_bytes = 0
+        self._share = Share(session.limits.held)
+        """What is kept while the client is gone: all that it has missed, and what it was sent last."""
         self._window = trio.CancelScope()
         self._resuming = trio.Lock()
         self._moved = trio.lowlevel.ParkingLot()
@@ -73,6 +76,7 @@ class Parking:
             return
         cause = f"{closing.code} {closing.reason}".rstrip()
         session.record(LegChanged(leg="client", change="parked", cause=cause))
+        self._make_room()
         self.pausing.pause()
         session.start(self._wait, closing, cause)
 
@@ -83,15 +87,25 @@ class Parking:
             await trio.sleep(session.limits.resume_window_s)
             session.end(client_ended(closing))
 
+    def _make_room(self) -> None:
+        """What it was sent last gives way to what waits: of what all sessions may keep it gets no more than
+        half."""
+        budget = self._share.budget
+        while self._recent and budget.held - self._share.held + self._recent_bytes > budget.limit / 2:
+            self._recent_bytes -= len(self._recent.popleft())
+        self._share.hold(self._recent_bytes + sum(map(len, self._missed)))
+
     def keep(self, payload: bytes) -> str:
         """A server event that no client is there for; returns its fate."""
         limits, (size, seconds) = self._session.limits, self._weight(payload)
-        if seconds and self._audio_s + seconds > limits.parked_audio_s:
+        too_long = seconds and self._audio_s + seconds > limits.parked_audio_s
+        has_room = not too_long and self._share.take(len(payload))
+        if seconds and not has_room:
             self._gone["audio event(s) not kept"] += 1
             return "lost"
         self._audio_s += seconds
         self._missed_bytes += size
-        if self._missed_bytes > limits.parked_bytes:
+        if not has_room or self._missed_bytes > limits.parked_bytes:
             log.warning("session %s: too much waits for its client", self._session.id)
             self._session.end(client_ended(Closing(1006, "too much waited for the client", clean=False)))
             return "lost"
@@ -128,6 +142,7 @@ class Parking:
                 await connection.close(session.ending.code, session.ending.reason)
                 return
             self._missed_bytes, self._audio_s = 0, 0.0
+            self._share.hold(0)
             report = ", ".join(f"{count} {what}" for what, count in self._gone.items() if count)
             self._gone.clear()
             session.attach(session.client, connection)
@@ -175,6 +190,7 @@ class Parking:
         """The session is over: nobody comes for what waits."""
         if self._missed:
             self._session.sums.lose("client", f"{len(self._missed)} event(s) that it did not come back for")
+        self._share.close()
 
     def wake(self) -> None:
         """Who serves the client leg has changed."""

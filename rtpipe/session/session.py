@@ -20,7 +20,7 @@ from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Direction
 from rtpipe.session import outcomes
 from rtpipe.session.client_edge import ClientEdge
-from rtpipe.session.closing import INTERNAL_ERROR, NORMAL, Ending
+from rtpipe.session.closing import GOING_AWAY, INTERNAL_ERROR, NORMAL, Ending
 from rtpipe.session.configuration import Configuration
 from rtpipe.session.holds import kind_of
 from rtpipe.session.lane import Lane
@@ -160,15 +160,18 @@ class Session:
         it breaks at once; then nothing serves the leg, and both connections are closed.
         """
         replaced = self.upstream.was_attached
-        if replaced:
-            self.upstream_edge.cut()
-            with trio.move_on_after(self.limits.settle_s):
-                await self.lane(DOWNSTREAM).settle()
-            self.upstream_edge.carried.take_audio()
-            loss = ", ".join(part for part in (loss, self.upstream_edge.carried.loss()) if part)
-        before = await self.upstream_edge.attach(connection, loss)
-        if before is not None:
-            self.start(before.close, NORMAL, "replaced")
+        try:
+            if replaced:
+                self.upstream_edge.cut()
+                with trio.move_on_after(self.limits.settle_s):
+                    await self.lane(DOWNSTREAM).settle()
+                self.upstream_edge.carried.take_audio()
+                loss = ", ".join(part for part in (loss, self.upstream_edge.carried.loss()) if part)
+            await self.upstream_edge.attach(connection, loss)
+        except BaseException:
+            # Nothing else would ever close it. (This finishes under cancellation.)
+            await connection.close(GOING_AWAY, "")
+            raise
         self.record(LegChanged(leg="upstream", change="replaced" if replaced else "attached", cause=loss))
 
     async def attach_client(self, connection: Connection) -> None:
@@ -242,6 +245,7 @@ class Session:
             for lane in self._lanes.values():
                 lane.close()
             self.parking.closed()
+            self.upstream_edge.carried.closed()
             self.record(
                 SessionClosed(
                     principal=self.principal.id,

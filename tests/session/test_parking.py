@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from rtpipe import Event, facts
-from rtpipe.session.limits import SessionLimits
+from rtpipe.session.limits import Budget, SessionLimits, Share
 from rtpipe.session.sums import Sums
 from rtpipe.testing import ChainHarness
 from rtpipe.testing.harness import End
@@ -198,6 +198,40 @@ async def test_what_waits_for_it_is_bounded(autojump_clock: Any) -> None:
         await trio.sleep(1)
         assert chain.session.ending is not None
         assert "too much waited" in chain.session.ending.detail
+
+
+async def test_what_all_sessions_keep_for_clients_that_are_gone_is_bounded_together(
+    autojump_clock: Any,
+) -> None:
+    others = Share(Budget(limit=100_000))
+    async with parked(held=others.budget) as chain:
+        chain.session.parking.allow()
+        for number in range(30):
+            await chain.client.send(said(f"u{number}", "x" * 1000))
+        last = [event["event_id"] for event in chain.client.take()]
+        assert others.budget.held == 0  # nobody is gone
+        others.hold(20_000)
+        chain.client.connection.abort()
+        await trio.sleep(1)
+        assert 48_000 < others.budget.held <= 50_000  # what was sent last has half of it
+        await resume(chain, last[0])
+        assert others.budget.held == 20_000
+        chain.client.connection.abort()
+        await trio.sleep(1)
+        others.hold(100_000)
+        audio = msgspec.json.encode({"type": "response.output_audio.delta", "delta": "A" * 400})
+        assert chain.session.parking.keep(audio) == "lost"
+        assert chain.session.ending is None  # a little audio is missing
+        upstream = chain.session.upstream.connection
+        assert upstream is not None
+        await upstream.send(msgspec.json.encode(said("x", "x")))
+        await trio.sleep(1)
+        assert chain.session.ending is not None
+        assert "too much waited" in chain.session.ending.detail
+        causes = [f.cause for f in chain.facts if isinstance(f, facts.LegChanged) and f.change == "resumed"]
+        assert causes == ["1 position that is not known any more"]
+        others.hold(0)
+    assert others.budget.held == 0
 
 
 async def test_a_second_connection_takes_the_place_of_the_first(autojump_clock: Any) -> None:

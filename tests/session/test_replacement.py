@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from rtpipe import Event, Plugin, Session, facts, on_server
-from rtpipe.session.limits import SessionLimits
+from rtpipe.session.limits import Budget, SessionLimits, Share
 from rtpipe.testing import ChainHarness
 from tests.session import cuts
 from tests.session.cuts import Caller, Upstreams, call, differences, losses
@@ -117,7 +117,7 @@ async def test_what_an_upstream_may_not_have_heard_before_it_was_lost_is_said_to
 
 
 async def test_what_comes_while_there_is_no_upstream_waits_bounded(autojump_clock: Any) -> None:
-    limits = SessionLimits(outage_bytes=10_000)
+    limits = SessionLimits(outage_bytes=13_000)  # each event counts for 1,024 bytes more
     async with ChainHarness({}, upstream=Upstreams(), redials=True, limits=limits) as chain:
         redial, served = chain.session.replacement.redial, trio.Event()
         assert redial is not None
@@ -142,6 +142,45 @@ async def test_what_comes_while_there_is_no_upstream_waits_bounded(autojump_cloc
         await caller.answered_all(1)
         assert "audio event(s) dropped" in losses(chain)[0]
         assert sorted(who for who, _ in cuts.log_of(chain)) == ["assistant", "user", "user"]
+
+
+async def test_what_waits_in_all_sessions_is_bounded_together(autojump_clock: Any) -> None:
+    others = Share(Budget(limit=100_000))
+    limits = SessionLimits(held=others.budget)
+    long = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 8000}]}
+    async with ChainHarness({}, upstream=Upstreams(), redials=True, limits=limits) as chain:
+        redial, served = chain.session.replacement.redial, trio.Event()
+        assert redial is not None
+
+        async def late() -> Any:
+            await served.wait()
+            return await redial()
+
+        chain.session.replacement.redial = late
+        chain.session.upstream.connection.abort()
+        caller = Caller(chain)
+        others.hold(88_000)
+        for _ in range(4):
+            await caller.say("input_audio_buffer.append", audio="A" * 4000)
+        assert 98_000 < others.budget.held <= 100_000
+        await caller.say("conversation.item.create", item=long)
+        assert 97_000 < others.budget.held <= 98_000  # in place of all the audio
+        others.hold(100_000)
+        await caller.say("input_audio_buffer.append", audio="A" * 4000)
+        await caller.say("conversation.item.create", event_id="much", item=long)
+        await caller.see()
+        (error,) = caller.of("error")
+        assert (error["error"]["code"], error["error"]["event_id"]) == ("event_queue_full", "much")
+        served.set()
+        await trio.sleep(5)
+        assert "5 audio event(s) dropped" in losses(chain)[0]
+        assert others.budget.held == 100_000
+        chain.session.replacement.redial = trio.sleep_forever
+        others.hold(0)
+        chain.session.upstream.connection.abort()
+        await caller.say("conversation.item.create", item=long)
+        assert others.budget.held > 8000
+    assert others.budget.held == 0
 
 
 async def test_where_no_other_upstream_is_found_the_session_ends_as_it_would_have(
