@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tests.faults import cases, disk, networks
+from tests.faults import cases, clock, disk, networks
 from tests.faults.cases import Case
 from tests.faults.killed import killed
 from tests.faults.restarts import killed_in_talk
@@ -233,10 +233,10 @@ ROWS = (
         ),
     ),
     Row(
-        "the clock jumps",
-        "timers are monotonic",
+        "the wall clock leaps",
+        "timers are monotonic; what has a date goes by it",
+        apart=clock.leaps,
         tests=_tests("store/test_writer.py::test_a_clock_that_jumps_does_not_end_the_wait"),
-        missing="the clock of the whole daemon: wants libfaketime",
     ),
     Row(
         "an authority or certificate is replaced",
