@@ -10,7 +10,7 @@ import trio
 
 from rtpipe.api.errors import Refused
 from rtpipe.api.facts import LegChanged
-from rtpipe.session.closing import may_be_replaced, upstream_ended
+from rtpipe.session.closing import GOING_AWAY, may_be_replaced, upstream_ended
 from rtpipe.transport.connection import Closing, Connection, ConnectionLost
 from rtpipe.transport.dialer import DialFailed, DialRefused, DialTimeout
 
@@ -107,15 +107,17 @@ class Replacement:
         if connection is None:
             return  # what happens then happens as with any upstream that is lost
         self._clock = None
-        with trio.move_on_at(end_s - min(_FORCED_S, lead_s / 4)):
-            await session.upstream_edge.boundary()
-        if session.upstream.connection is not serving or session.ending is not None:
-            await connection.close(1000, "")
-            return
         try:
-            await session.attach_upstream(connection)
+            with trio.move_on_at(end_s - min(_FORCED_S, lead_s / 4)):
+                await session.upstream_edge.boundary()
+            if session.upstream.connection is serving and session.ending is None:
+                await session.attach_upstream(connection)
         except ConnectionLost as exc:
             self.lost(exc.closing)
+        finally:
+            # Nothing else would close one that is not needed. (This finishes under cancellation.)
+            if session.upstream.connection is not connection:
+                await connection.close(GOING_AWAY, "")
 
     async def _dial_until(self, end_s: float) -> Connection | None:
         assert self.redial is not None

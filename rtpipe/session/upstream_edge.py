@@ -13,7 +13,7 @@ from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client, Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.session.carried import FOLLOWED, Carried
-from rtpipe.session.closing import GOING_AWAY
+from rtpipe.session.closing import NORMAL
 from rtpipe.session.composing import Composing
 from rtpipe.session.responses import Responses
 from rtpipe.transport.connection import Connection
@@ -133,39 +133,33 @@ class UpstreamEdge:
         self._session.meter.passed(UPSTREAM, kind, payload)
         return "delivered" if await self._session.upstream.send(payload) else "lost"
 
-    async def attach(self, connection: Connection, loss: str = "") -> Connection | None:
+    async def attach(self, connection: Connection, loss: str = "") -> None:
         """Tell *connection* the composed configuration and have it serve the leg; then tell it what the last
-        one knew, but for *loss*. Returns the one it replaces, for the caller to close."""
+        one knew, but for *loss*. The one it replaces is closed."""
         replaced = self._session.upstream.was_attached
-        before = None
-        try:
-            async with self.composing.lock:
-                # From here on the old one has no say in what the upstream knows.
-                self._served = None
-                before = self._session.upstream.detach()
-                waits_for = None
-                if replaced:
-                    waits_for = self.configuration.upstream_replaced()
-                    self._session.veil.upstream_replaced()
-                    self._creates_of_client = 0
-                    self.responses.upstream_replaced()
-                    self._quieter.unpark_all()
-                    # Now: what the next one says must not be taken for something of the last one's.
-                    await self._session.tell_stages("upstream_replaced", loss)
-                if (payload := await self.composing.compose_own(waits_for)) is not None:
-                    await connection.send(payload)
-                    self._session.meter.passed(UPSTREAM, Client.SESSION_UPDATE, payload)
-                self._session.attach(self._session.upstream, connection)
-        except BaseException:
-            # Nothing else would ever close these. (This finishes under cancellation.)
-            for each in (connection, before):
-                if each is not None:
-                    await each.close(GOING_AWAY, "")
-            raise
+        async with self.composing.lock:
+            # From here on the old one has no say in what the upstream knows.
+            self._served = None
+            if (before := self._session.upstream.detach()) is not None:
+                self._session.start(before.close, NORMAL, "replaced")
+            waits_for = None
+            if replaced:
+                waits_for = self.configuration.upstream_replaced()
+                self._session.veil.upstream_replaced()
+                self._creates_of_client = 0
+                self.responses.upstream_replaced()
+                self._quieter.unpark_all()
+                # Now: what the next one says must not be taken for something of the last one's.
+                await self._session.tell_stages("upstream_replaced", loss)
+            if (payload := await self.composing.compose_own(waits_for)) is not None:
+                await connection.send(payload)
+                self._session.meter.passed(UPSTREAM, Client.SESSION_UPDATE, payload)
+            # A session that ends closes what is attached, once: not behind its back.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._session.attach(self._session.upstream, connection)
         await self._catch_up(connection)
         if self.composing.is_stale:
             self.composing.reconfigure()
-        return before
 
     async def _catch_up(self, connection: Connection) -> None:
         """Tell *connection* the conversation, and then what waits for it; until it is lost too."""
