@@ -78,11 +78,12 @@ class Parking:
         session.record(LegChanged(leg="client", change="parked", cause=cause))
         self._make_room()
         self.pausing.pause()
-        session.start(self._wait, closing, cause)
+        self._window = trio.CancelScope()  # now: it may be back before the task has begun
+        session.start(self._wait, self._window, closing, cause)
 
-    async def _wait(self, closing: Closing, cause: str) -> None:
+    async def _wait(self, window: trio.CancelScope, closing: Closing, cause: str) -> None:
         session = self._session
-        with trio.CancelScope() as self._window:
+        with window:
             await session.tell_stages("client_detached", cause)
             await trio.sleep(session.limits.resume_window_s)
             session.end(client_ended(closing))
@@ -135,7 +136,7 @@ class Parking:
                 self._sort_out(after)
                 await self._tell_missed(connection)
             except BaseException:
-                session.start(connection.close, NORMAL, "")
+                connection.abort("lost while it resumed")
                 self.lost(Closing(1006, "lost while it resumed", clean=False))
                 raise
             if session.ending is not None:

@@ -12,7 +12,7 @@ from rtpipe.session.limits import Budget, SessionLimits, Share
 from rtpipe.session.sums import Sums
 from rtpipe.testing import ChainHarness
 from rtpipe.testing.harness import End
-from rtpipe.transport.connection import ConnectionLost
+from rtpipe.transport.connection import Closing, ConnectionLost
 from rtpipe.transport.memory import memory_pair
 from tests.session import cuts
 from tests.session.cuts import Upstreams
@@ -322,3 +322,24 @@ async def test_unless_it_is_to_pause_an_answer_goes_on(autojump_clock: Any) -> N
         chain.client.connection.abort()
         await trio.sleep(30)
         assert [f.status for f in chain.facts if isinstance(f, facts.ResponseEnded)] == ["completed"]
+
+
+async def test_one_that_is_back_at_once_is_not_given_up_later(autojump_clock: Any) -> None:
+    async with parked(resume_window_s=10) as chain:
+        chain.session.parking.allow()
+        for _ in range(20):  # which of the two tasks is first is left to chance
+            chain.session.client.detach()
+            chain.session.parking.lost(Closing(1006, "", clean=False))
+            await resume(chain)
+        await trio.sleep(11)
+        assert chain.session.ending is None
+
+
+async def test_one_that_is_lost_as_it_comes_back_to_a_session_that_has_ended(autojump_clock: Any) -> None:
+    async with parked() as chain:
+        chain.session.parking.allow()
+        parking = chain.session.parking
+    ours, theirs = memory_pair()
+    theirs.abort()
+    with pytest.raises(ConnectionLost):
+        await parking.resume(ours, None)

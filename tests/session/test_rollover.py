@@ -1,4 +1,4 @@
-"""Whoever takes over from an upstream, or was to: its connection is closed when the session ends meanwhile."""
+"""Another upstream takes over, or was to: when the session ends meanwhile, its connection is closed."""
 
 import time
 from typing import Any
