@@ -165,6 +165,41 @@ async def test_short_of_memory(text, monkeypatch, caplog):
             pass
 
 
+EATS = """
+from rtpipe import Plugin, on_client
+
+class Faulty(Plugin[None, None]):
+    eaten = b""
+
+    @on_client("eat")
+    def eat(self, session, event):
+        self.eaten = b"x" * 300_000_000
+
+    @on_client("let.go")
+    def let_go(self, session, event):
+        self.eaten = b""
+"""
+
+
+async def test_a_plugin_that_eats_memory(file, plugin):
+    """Nobody can stop it; but nobody else is let in, who is in stays in, and then it goes on."""
+    more = "[limits]\nmax_memory_bytes = 300_000_000"
+    async with (
+        scripted() as model,
+        running(file(model.url, chain=("auth", "faulty"), more=more), environment=plugin(EATS)) as gateway,
+        meeting(gateway, model) as (app, upstream),
+    ):
+        await app.tell("eat")
+        await gateway.said("new sessions are refused: memory: ")
+        answer = await refused(gateway.address)
+        assert (answer.status, answer.error["code"]) == (503, "overloaded")
+        await app.tell("let.go")
+        assert [(await upstream.event())["type"] for _ in range(2)] == ["eat", "let.go"]
+        await gateway.said("new sessions are taken again")
+        async with meeting(gateway, model):
+            pass
+
+
 async def test_what_the_process_has_is_measured():
     used = Pressure(lambda: None, Budget())
     used.look()

@@ -1,5 +1,6 @@
 """What a session survives, over real sockets: its upstream lost, its client gone, no upstream to be had."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -77,6 +78,38 @@ async def test_an_upstream_that_died_without_a_word_is_noticed_by_the_pings_it_o
             assert answer_of(await turn(app, "one")) == "You said: one"
             await order(url, "stall")
             assert answer_of(await turn(app, "two")) == "You said: two"
+
+
+class Names(trio.abc.HostnameResolver):
+    """Knows where one name leads for the moment."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):
+        assert host == b"model.test"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place(self.url))]
+
+    async def getnameinfo(self, sockaddr, flags):
+        raise NotImplementedError
+
+
+async def test_the_name_of_the_model_is_looked_up_at_each_dial(text):
+    """A session that loses its model finds it where its name leads now, and so does whoever comes."""
+    async with (
+        scripted() as old,
+        scripted() as new,
+        in_process(text("ws://model.test/v1/realtime")) as gateway,
+    ):
+        names = Names(old.url)
+        trio.socket.set_custom_hostname_resolver(names)
+        async with client(gateway.address):
+            upstream = await old.next()
+            names.url = new.url
+            await upstream.reset()
+            await new.next()
+            async with client(gateway.address):
+                await new.next()
 
 
 async def test_the_next_upstream_serves_when_the_first_cannot_be_had(text):
