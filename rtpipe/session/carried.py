@@ -140,6 +140,15 @@ class Carried:
         audio = (Client.AUDIO_APPEND, Client.AUDIO_COMMIT, Client.AUDIO_CLEAR)
         return [event for event in (*self.unanswered, *self._waiting) if event.type not in audio]
 
+    def awaited(self, item_id: str) -> str | None:
+        """What the upstream is still to do with this item: the type of the last event that creates or deletes
+        it and is not answered."""
+        types = (Client.ITEM_CREATE, Client.ITEM_DELETE)
+        about = [
+            e.type for e in self.not_answered() if e.type in types and events.item_id_of(e.data) == item_id
+        ]
+        return about[-1] if about else None
+
     # --- from the upstream ----------------------------------------------------------------------------------
 
     def observe(self, kind: str, data: Json) -> bool:

@@ -92,12 +92,16 @@ class ClientEdge:
 
     def _echo(self, event: Event) -> bool:
         """A client that came back may tell the conversation again: what is there already is answered as it
-        was, and not told to the model twice. Returns whether it was that."""
+        was, and not told to the model twice; what the model is still to answer, it answers. Returns whether
+        it was that."""
         session, item_id = self._session, events.item_id_of(event.data)
-        entry = session.upstream_edge.carried.log.get(item_id)
-        if item_id is None or entry is None or item_id in session.veil.hidden_items:
+        carried = session.upstream_edge.carried
+        if item_id is None or item_id in session.veil.hidden_items:
             return False
-        previous = session.upstream_edge.carried.log.before(item_id)
+        entry, awaited = carried.log.get(item_id), carried.awaited(item_id)
+        if entry is None or awaited is not None:
+            return awaited == Client.ITEM_CREATE
+        previous = carried.log.before(item_id)
         for kind in (Server.ITEM_ADDED, Server.ITEM_DONE):
             echo = items.item_echo(kind, entry.item, previous, session.veil.own_id())
             session.lane(DOWNSTREAM).inject(Event(echo, origin=HOST), len(session.chain))

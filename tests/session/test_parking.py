@@ -147,6 +147,23 @@ async def test_what_it_tells_again_is_answered_and_not_told_twice(autojump_clock
         assert cuts.log_of(chain) == [("user", "once")]
 
 
+async def test_what_is_not_answered_yet_is_not_told_twice_either(autojump_clock: Any) -> None:
+    delete = {"type": "conversation.item.delete", "item_id": "u1"}
+    async with ChainHarness({}) as chain:
+        chain.session.parking.allow()
+        await chain.client.send(said("u1", "once"))
+        chain.client.connection.abort()
+        await resume(chain)
+        await chain.client.send(said("u1", "once"))
+        assert chain.upstream.take_types() == ["conversation.item.create"]
+        added = {"type": "conversation.item.added", "event_id": "e1", "item": said("u1", "once")["item"]}
+        await chain.upstream.send(added)
+        assert [event.get("event_id") for event in chain.client.take()[1:]] == ["e1"]
+        for event in (delete, said("u1", "anew")):
+            await chain.client.send(event)
+        assert chain.upstream.take() == [delete, said("u1", "anew")]
+
+
 async def test_one_that_does_not_come_back_ends_the_session(autojump_clock: Any) -> None:
     async with parked() as chain:
         chain.session.parking.allow()
