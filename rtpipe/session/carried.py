@@ -159,7 +159,7 @@ class Carried:
             self._expected.discard((kind, item_id))
             return True
         if kind == Server.ERROR:
-            return self._refused(events.error_of(data)[1] or "")
+            return self._refused(events.error_of(data)[1])
         self.unanswered.item(kind, data)
         if kind in FEEDS:
             self.log.observe(kind, data)
@@ -231,9 +231,9 @@ class Carried:
         response = events.response_of(data) or {}
         self._answers[events.response_id_of(data) or ""] = _Answer(response, asked, origin)
 
-    def _refused(self, event_id: str) -> bool:
+    def _refused(self, event_id: str | None) -> bool:
         self.unanswered.refused(event_id)
-        item_id = self._retold.pop(event_id, None)
+        item_id = self._retold.pop(event_id or "", None)
         if item_id is None:
             return False
         log.warning("session %s: the new upstream did not take an item of the conversation", self._session.id)

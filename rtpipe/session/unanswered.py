@@ -64,9 +64,10 @@ class Unanswered:
         return None
 
     def refused(self, event_id: str | None) -> None:
-        """The upstream does not do what this event wants."""
+        """The upstream does not do what this event wants. An error that names none is taken to be about the
+        oldest without an id: they are answered in order, and one asked again would be answered twice."""
         for event in self._sent:
-            if event_id is not None and events.event_id_of(event.data) == event_id:
+            if events.event_id_of(event.data) == event_id:
                 self._sent.remove(event)
                 return
 

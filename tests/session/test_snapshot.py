@@ -108,6 +108,26 @@ async def test_what_was_unanswered_is_asked_again(autojump_clock: Any) -> None:
         assert (second["type"], second["event_id"]) == ("response.create", "mine")
 
 
+async def test_what_was_refused_is_not_asked_again(autojump_clock: Any) -> None:
+    """Also where neither the client's event nor the error about it has an id."""
+    async with ChainHarness({}) as chain:
+        await chain.upstream.send({"type": "session.created", "event_id": "e1", "session": {"id": "s"}})
+        await chain.client.send({"type": "response.create"})
+        response = {"id": "r1", "conversation_id": "c", "status": "in_progress", "output": []}
+        await chain.upstream.send({"type": "response.created", "event_id": "e2", "response": response})
+        await chain.client.send({"type": "response.create"})
+        await chain.client.send({"type": "conversation.item.retrieve", "item_id": "u1"})
+        await chain.client.send({"type": "conversation.item.retrieve", "item_id": "u2", "event_id": "mine"})
+        active = {"code": "conversation_already_has_active_response", "message": "Wait."}
+        await chain.upstream.send({"type": "error", "event_id": "e3", "error": {**active, "event_id": None}})
+        left = [event.type for event in chain.snapshot().unanswered]
+        assert left == ["conversation.item.retrieve"] * 2
+        await chain.upstream.send({"type": "error", "event_id": "e4", "error": {"event_id": "another"}})
+        await chain.upstream.send({"type": "error", "event_id": "e5", "error": {"event_id": "mine"}})
+        (event,) = chain.snapshot().unanswered
+        assert b"u1" in event.payload
+
+
 class Hider(Plugin[None, None]):
     """Answers the model's calls by itself, or never."""
 
