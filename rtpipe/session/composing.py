@@ -104,7 +104,7 @@ class Composing:
             for path, value in settings.items():
                 draft.set(path, value)
                 draft.require(path)
-        for call in self._session.hook_calls("configure"):
+        for call in self._session.stages.calls("configure"):
             before = draft.config
             try:
                 await self._session.guard.call(call, self._session.view(call.stage), draft)
@@ -112,7 +112,7 @@ class Composing:
                 draft.config = before
                 if isinstance(exc, Refused):
                     self._session.guard.refused(call)
-                self._session.stage_failed(call)
+                self._session.stages.failed(call)
         self.configuration.required = frozenset(draft.required)
         return self.turns.contribute(draft.config)
 

@@ -84,7 +84,7 @@ class Parking:
     async def _wait(self, window: trio.CancelScope, closing: Closing, cause: str) -> None:
         session = self._session
         with window:
-            await session.tell_stages("client_detached", cause)
+            await session.stages.tell("client_detached", cause)
             await trio.sleep(session.limits.resume_window_s)
             session.end(client_ended(closing))
 
@@ -150,7 +150,7 @@ class Parking:
             self.pausing.go_on()
         self.wake()
         session.record(LegChanged(leg="client", change="resumed", cause=report))
-        await session.tell_stages("client_attached")
+        await session.stages.tell("client_attached")
 
     async def _take_off(self) -> None:
         """Take off the connection that served the client leg: from now on events wait."""

@@ -1,7 +1,7 @@
 """A session: one conversation, its configuration, meters and plugin states, and the two legs it outlives."""
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 import msgspec
@@ -13,9 +13,8 @@ from rtpipe.api.facts import Fact, LegChanged, SessionClosed, SessionOpened, Too
 from rtpipe.api.principal import Principal
 from rtpipe.api.request import DialRequest
 from rtpipe.api.verdicts import Close, Verdict
-from rtpipe.chain.compile import Chain, Stage
+from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard, HookCall
-from rtpipe.chain.walk import PLUGIN_FAILED
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Direction
 from rtpipe.session import outcomes
@@ -29,6 +28,7 @@ from rtpipe.session.limits import SessionLimits
 from rtpipe.session.meters import Meter
 from rtpipe.session.parking import Parking
 from rtpipe.session.replacement import Replacement
+from rtpipe.session.stages import Stages
 from rtpipe.session.sums import Sums
 from rtpipe.session.tools import SESSION_END, HostTools
 from rtpipe.session.upstream_edge import UpstreamEdge
@@ -87,12 +87,12 @@ class Session:
         self.client = Leg(self.client_edge.frames, self.parking.lost)
         self.replacement = Replacement(self)
         self.upstream = Leg(self.upstream_edge.frames, self.replacement.lost)
+        self.stages = Stages(self)
         self.watchers = Watchers(guard, self.limits.watch_events)
         self.taps = taps
         self.host_tools = host_tools
         self.traceparent = traceparent
         self.sums = Sums()
-        self.absent: set[str] = set()
         self._nursery = nursery
         self._observer = observer
         self._redact = redact
@@ -100,8 +100,6 @@ class Session:
         self.kept: dict[str, msgspec.Raw] = {}  # JSON that stages keep, by their names
         self.changed: Callable[[], None] = lambda: None
         """Is called when there is something new that should last."""
-        self._views: dict[str, StageView] = {}
-        self._opened: list[str] = []
         self._closed = False
         self._lanes: dict[Direction, Lane] = {
             direction: Lane(direction, chain, guard, self, self.limits)
@@ -117,27 +115,10 @@ class Session:
         """
         for task in (self.watchers.run, self._keep_holds_young):
             self.start(task)
-        opens = {call.stage: call for call in self.chain.calls("session_open")}
-        for stage in self.chain.stages:
-            try:
-                await self._open_stage(stage, opens.get(stage.name))
-            except HookFailed:
-                if stage.on_error != "pass":
-                    raise Refused(
-                        503, "session_refused", "The gateway could not open this session."
-                    ) from None
-                self.absent.add(stage.name)
-                self.turns.gate(stage.name, on=False)
+        await self.stages.open()
         # Only now: no stage meets an event before its session_open has returned.
         for lane in self._lanes.values():
             self.start(lane.run)
-
-    async def _open_stage(self, stage: Stage, call: HookCall | None) -> None:
-        make = HookCall(stage.name, "State", lambda: StageView(self, stage), False, None, stage.on_error)
-        self._views[stage.name] = await self.guard.call(make)
-        if call is not None:
-            await self.guard.call(call, self.view(stage.name))
-        self._opened.append(stage.name)
 
     async def dial(self, request: DialRequest, dialer: Dialer) -> None:
         """Dial, and attach what answers. Raises what `connect` raises, and ``ConnectionLost``."""
@@ -145,7 +126,7 @@ class Session:
 
     async def connect(self, request: DialRequest, dialer: Dialer) -> Connection:
         """Ask the ``upstream_dial`` hooks, and dial. Raises ``Refused``, and what *dialer* raises."""
-        for call in self.hook_calls("upstream_dial"):
+        for call in self.stages.calls("upstream_dial"):
             try:
                 await self.guard.call(call, self.view(call.stage), request)
             except HookFailed:
@@ -180,7 +161,7 @@ class Session:
         if before is not None:
             self.start(before.close, NORMAL, "replaced by another connection")
         self.record(LegChanged(leg="client", change="attached", cause=""))
-        await self.tell_stages("client_attached")
+        await self.stages.tell("client_attached")
 
     async def detach_client(self, cause: str) -> None:
         """Take the client off; the session goes on without one."""
@@ -188,7 +169,7 @@ class Session:
         if connection is not None:
             await connection.close(NORMAL, cause)
         self.record(LegChanged(leg="client", change="detached", cause=cause))
-        await self.tell_stages("client_detached", cause)
+        await self.stages.tell("client_detached", cause)
 
     def opened(self, listener: str, upstream: str, address: str = "") -> None:
         """Record that the session is in service."""
@@ -239,9 +220,7 @@ class Session:
                 # What a stage says is between us and the client; the upstream is told its own.
                 told = (ending.code, ending.reason) if ending.cause == CLIENT else (NORMAL, "")
                 await self.upstream.connection.close(*told)
-            for call in reversed(self.chain.calls("session_close")):
-                if call.stage in self._opened:
-                    await self.guard.run(call, self.view(call.stage), ending)
+            await self.stages.close(ending)
             for lane in self._lanes.values():
                 lane.close()
             self.parking.closed()
@@ -293,7 +272,7 @@ class Session:
     def limit(self, limits: Mapping[str, str | int | float]) -> None:
         """Have the principal live under these limits from now on, and tell the stages, before the end."""
         self.principal = msgspec.structs.replace(self.principal, limits=limits)
-        self.start(self.tell_stages, "limits_changed")
+        self.start(self.stages.tell, "limits_changed")
 
     # --- for its parts and its stages' views ----------------------------------------------------------------
 
@@ -301,31 +280,12 @@ class Session:
         return self._lanes[direction]
 
     def view(self, stage: str) -> StageView:
-        return self._views[stage]
+        """What a stage's hooks get as ``session``."""
+        return self.stages.view(stage)
 
-    def hook_calls(self, hook: str) -> Iterator[HookCall]:
-        """A hook's implementations in chain order, without the stages that are absent."""
-        return (call for call in self.chain.calls(hook) if call.stage not in self.absent)
-
-    async def tell_stages(self, hook: str, *args: object) -> None:
-        for call in self.hook_calls(hook):
-            if not await self.guard.run(call, self.view(call.stage), *args):
-                self.stage_failed(call)
-
-    def stage_failed(self, call: HookCall) -> None:
-        """A hook that is no event hook has failed: there is nothing to drop, so it is close or go on."""
-        if call.on_error == "close":
-            self.act_on_close(Close(PLUGIN_FAILED, f"plugin {call.stage} failed"), call.stage)
-
-    def run_now(self, call: HookCall) -> None:
-        """Call something of a stage's that is no ``async def``, outside any walk."""
-        try:
-            self.guard.call_now(call)
-        except HookFailed:
-            self.stage_failed(call)
-        except Refused:
-            self.guard.refused(call)
-            self.stage_failed(call)
+    @property
+    def absent(self) -> Collection[str]:
+        return self.stages.absent
 
     def attach(self, leg: Leg, connection: Connection) -> Connection | None:
         """Have *connection* serve *leg*; returns the one it replaces, for the caller to close."""
@@ -363,18 +323,7 @@ class Session:
         except Exception:
             # Whoever looks on must not harm what is looked at.
             log.exception("session %s: a %s was not recorded", self.id, type(fact).__name__)
-        for call in self.hook_calls("fact"):
-            if call.stage in self._views:
-                self.watchers.show(call, self._views[call.stage], fact)
-
-    def start_task(self, stage: Stage, function: Callable[..., Awaitable[object]], *args: object) -> None:
-        name = getattr(function, "__name__", type(function).__name__)
-        call = HookCall(stage.name, f"task {name}", function, True, None, stage.on_error)
-        self._nursery.start_soon(self._run_task, call, args)
-
-    async def _run_task(self, call: HookCall, args: tuple[object, ...]) -> None:
-        if not await self.guard.run(call, *args):
-            self.stage_failed(call)
+        self.stages.show(fact)
 
     # --- what lanes ask of it -------------------------------------------------------------------------------
 

@@ -40,16 +40,16 @@ def _of_host(session: "Session") -> Iterable[Tool]:
 
 async def _of_stages(session: "Session") -> list[Tool]:
     tools: list[Tool] = []
-    for call in session.hook_calls("tools"):
+    for call in session.stages.calls("tools"):
         try:
             offered = await session.guard.call(call, session.view(call.stage))
             if not isinstance(offered, list | tuple) or not all(isinstance(each, Tool) for each in offered):
                 raise session.guard.nonsense(call, offered)
         except Refused:
             session.guard.refused(call)
-            session.stage_failed(call)
+            session.stages.failed(call)
         except HookFailed:
-            session.stage_failed(call)
+            session.stages.failed(call)
         else:
             tools += offered
     return tools
@@ -58,7 +58,7 @@ async def _of_stages(session: "Session") -> list[Tool]:
 async def answer_tool(session: "Session", tool_call: ToolCall, timeout_s: float) -> str | None:
     """The first answer that is not None: of the ``tool_call`` hooks in chain order, then of the host. Raises
     ``HookFailed``."""
-    for call in session.hook_calls("tool_call"):
+    for call in session.stages.calls("tool_call"):
         try:
             answer = await session.guard.call(call, session.view(call.stage), tool_call, limit_s=timeout_s)
         except Refused:

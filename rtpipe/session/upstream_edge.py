@@ -150,7 +150,7 @@ class UpstreamEdge:
                 self.responses.upstream_replaced()
                 self._quieter.unpark_all()
                 # Now: what the next one says must not be taken for something of the last one's.
-                await self._session.tell_stages("upstream_replaced", loss)
+                await self._session.stages.tell("upstream_replaced", loss)
             if (payload := await self.composing.compose_own(waits_for)) is not None:
                 await connection.send(payload)
                 self._session.meter.passed(UPSTREAM, Client.SESSION_UPDATE, payload)

@@ -137,7 +137,7 @@ class StageView:
         self._session.record(fact)
 
     def start_soon(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
-        self._session.start_task(self._stage, function, *args)
+        self._session.stages.start(self._stage, function, *args)
 
     def close(self, code: int, reason: str) -> None:
         if code not in WIRE_CODES or not isinstance(reason, str):
@@ -173,7 +173,7 @@ class StageMeter:
 
     def at(self, kind: str, payload_bytes: int, callback: Callable[[], None]) -> None:
         call = HookCall(self._stage.name, "meter.at", callback, False, None, self._stage.on_error)
-        self._session.meter.at(kind, payload_bytes, lambda: self._session.run_now(call))
+        self._session.meter.at(kind, payload_bytes, lambda: self._session.stages.run_now(call))
 
 
 def with_session(fact: Fact, session_id: str) -> Fact:
