@@ -192,7 +192,7 @@ async def _establish(
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
         if before is not None:
-            await session.upstream_edge.greeted.wait()  # what the client is told first is made of that
+            await session.upstream_edge.learning.greeted.wait()  # what the client is told first is made of that
         session.opened(knock.request.listener, served.upstream, knock.request.address)
 
 

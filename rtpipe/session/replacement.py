@@ -109,7 +109,7 @@ class Replacement:
         self._clock = None
         try:
             with trio.move_on_at(end_s - min(_FORCED_S, lead_s / 4)):
-                await session.upstream_edge.boundary()
+                await session.upstream_edge.quiet.boundary()
             if session.upstream.connection is serving and session.ending is None:
                 await session.attach_upstream(connection)
         except ConnectionLost as exc:

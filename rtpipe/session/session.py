@@ -185,7 +185,7 @@ class Session:
 
     async def answered(self) -> None:
         """Wait until what the client has asked for is answered and delivered."""
-        await self.upstream_edge.quiet()
+        await self.upstream_edge.quiet.come()
         await self.lane(DOWNSTREAM).settle()
 
     def end(self, ending: Ending) -> None:
@@ -194,10 +194,10 @@ class Session:
             self.ending = ending
             # At once, not when the owner gets round to closing: nothing passes behind the event that closed.
             self.client.stop_listening()
-            if ending.cause in (HOST, UPSTREAM_ORIGIN) or not self.upstream_edge.owes:
+            if ending.cause in (HOST, UPSTREAM_ORIGIN) or not self.upstream_edge.quiet.owes:
                 self.upstream.stop_listening()
             self.ended.set()
-        self.upstream_edge.look_again()
+        self.upstream_edge.quiet.look_again()
 
     async def close(self) -> None:
         """Deliver what is on its way, close the legs, call ``session_close``. Bounded, shielded."""
@@ -255,7 +255,7 @@ class Session:
         """What is being said is billed, whoever hears it: stop it, and hear what it came to."""
         if self.upstream.listening:
             with trio.move_on_after(self.limits.bill_s):
-                await self.upstream_edge.billed()
+                await self.upstream_edge.quiet.billed()
                 await self.lane(DOWNSTREAM).settle()
             self.upstream.stop_listening()
 

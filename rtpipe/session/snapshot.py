@@ -140,4 +140,4 @@ def restore(snapshot: Snapshot, session: "Session") -> None:
     session.parking.allow()
     session.parking.restore(snapshot.recent, snapshot.missed)
     session.client.was_attached = session.upstream.was_attached = True
-    session.upstream_edge.restored()
+    session.upstream_edge.learning.restored()

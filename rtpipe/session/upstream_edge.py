@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rtpipe.api.errors import QueueFull
-from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, Json
-from rtpipe.api.facts import TurnStarted
+from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event
 from rtpipe.protocol import events, items
-from rtpipe.protocol import session_config as sc
 from rtpipe.protocol.catalogue import DOWNSTREAM, SERVER_TYPES, UPSTREAM, Client, Server
 from rtpipe.protocol.reading import Unreadable, decode, peek_server_type
 from rtpipe.session.carried import FOLLOWED, Carried
 from rtpipe.session.closing import NORMAL
 from rtpipe.session.composing import Composing
+from rtpipe.session.learning import OBSERVED, Learning
+from rtpipe.session.quiet import Quiet
 from rtpipe.session.responses import Responses
 from rtpipe.transport.connection import Connection
 
@@ -23,28 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("rtpipe.session")
 
-_NO_RESPONSE = "conversation_already_has_active_response"
-_EXPIRED = "session_expired"
 _OF_THE_BILL = frozenset(
     {Server.ERROR, Server.RESPONSE_CREATED, Server.RESPONSE_DONE, Server.TRANSCRIPTION_COMPLETED}
-)
-_OBSERVED = frozenset(
-    {
-        Server.ERROR,
-        Server.SESSION_CREATED,
-        Server.SESSION_UPDATED,
-        Server.RESPONSE_CREATED,
-        Server.RESPONSE_DONE,
-        Server.ITEM_ADDED,
-        Server.ITEM_CREATED,
-        Server.OUTPUT_ITEM_ADDED,
-        Server.OUTPUT_ITEM_DONE,
-        Server.AUDIO_COMMITTED,
-        Server.SPEECH_STARTED,
-        Server.SPEECH_STOPPED,
-        Server.TIMEOUT_TRIGGERED,
-        *FOLLOWED,
-    }
 )
 
 
@@ -59,17 +38,13 @@ class UpstreamEdge:
         self.carried = Carried(session)
         self.retries = False
         """Whether an answer that was cut is asked for again."""
+        self.responses = Responses(trio.current_time)
+        self.quiet = Quiet(session, self.responses, self.carried)
+        self.learning = Learning(session, self.composing, self.carried, self.responses, self.quiet)
         self._served: Connection | None = None
         """What has been told everything, and takes events as they come."""
-        self._created = False
-        self.greeted = trio.Event()
-        """An upstream has said what its defaults are."""
-        self._creates_of_client = 0
-        self.responses = Responses(trio.current_time)
-        self._quieter = trio.lowlevel.ParkingLot()
-        self._unasked_turn = False
         links = session.chain.links
-        self._unwanted = {kind for kind in SERVER_TYPES - _OBSERVED if not links(DOWNSTREAM, kind)}
+        self._unwanted = {kind for kind in SERVER_TYPES - OBSERVED if not links(DOWNSTREAM, kind)}
         self._unreadable = 0
 
     # --- towards the upstream -------------------------------------------------------------------------------
@@ -96,7 +71,7 @@ class UpstreamEdge:
             self._session.client_edge.tell("turn_comes_again", message, event_id, by_upstream=True)
             return "refused"
         if event.type == Client.RESPONSE_CREATE and event.origin == CLIENT:
-            self._creates_of_client += 1
+            self.quiet.asked()
         elif event.type == Client.ITEM_TRUNCATE:
             self._session.meter.stop_playout()
         elif event.type == Client.RESPONSE_CANCEL:
@@ -146,9 +121,8 @@ class UpstreamEdge:
             if replaced:
                 waits_for = self.configuration.upstream_replaced()
                 self._session.veil.upstream_replaced()
-                self._creates_of_client = 0
                 self.responses.upstream_replaced()
-                self._quieter.unpark_all()
+                self.quiet.upstream_replaced()
                 # Now: what the next one says must not be taken for something of the last one's.
                 await self._session.stages.tell("upstream_replaced", loss)
             if (payload := await self.composing.compose_own(waits_for)) is not None:
@@ -173,7 +147,7 @@ class UpstreamEdge:
             if (event := carried.next_waiting()) is None:
                 self._served = connection
                 if owes_turn:
-                    self._ask_for_turn()
+                    self.learning.ask_for_turn()
                 return
             await self._forward(event)
 
@@ -185,53 +159,10 @@ class UpstreamEdge:
         ends, again = self.carried.cut(retry=self.retries)
         for data in ends:
             event = Event(data, origin=HOST)
-            self._observe(event.type, data)
+            self.learning.observe(event.type, data)
             self._session.send(DOWNSTREAM, event, 0)
         for create in again:
             self._session.send(UPSTREAM, create, 0)
-
-    async def quiet(self) -> None:
-        """Wait until no response is running, asked for, or held back."""
-        lane = self._session.lane(UPSTREAM)
-        await lane.settle()
-        while self.responses or self._creates_of_client or lane.waiting:
-            await self._quieter.park()
-            await lane.settle()
-
-    async def boundary(self) -> None:
-        """Wait for a moment at which nobody speaks, nothing is asked, and what was said has been heard and
-        written down."""
-        while True:
-            await self.quiet()
-            if self._session.meter.playout_ahead_s:
-                await trio.sleep(self._session.meter.playout_ahead_s)
-            elif self.carried.audio.speaking or self.carried.owes_turn or self.carried.awaits_words:
-                await self._quieter.park()
-            else:
-                return
-
-    @property
-    def owes(self) -> bool:
-        """Whether a response runs or was asked for, of which the upstream has yet to say what it came to."""
-        return bool(self.responses or self._creates_of_client)
-
-    async def billed(self) -> None:
-        """Cancel what runs, and wait until the upstream has said what it came to, or is gone."""
-        stopped: set[str] = set()
-        while self.owes and self._session.upstream.connection is not None:
-            for response_id in self.responses.running - stopped:
-                stopped.add(response_id)
-                cancel = events.response_cancel(self._session.veil.own_id(), response_id)
-                await self.send_now(Client.RESPONSE_CANCEL, Event(cancel).payload)
-            await self._quieter.park()
-
-    def restored(self) -> None:
-        """The session is another process's: the client has been greeted."""
-        self._created = True
-
-    def look_again(self) -> None:
-        """Something has changed for those who wait until it is quiet."""
-        self._quieter.unpark_all()
 
     # --- from the upstream ----------------------------------------------------------------------------------
 
@@ -279,7 +210,7 @@ class UpstreamEdge:
 
     async def _frame(self, kind: str, payload: bytes) -> None:
         """One payload from the upstream: observed, and sent on its walk."""
-        if kind in _OBSERVED or (kind and self._session.chain.links(DOWNSTREAM, kind)):
+        if kind in OBSERVED or (kind and self._session.chain.links(DOWNSTREAM, kind)):
             try:
                 data = decode(payload)
             except Unreadable:
@@ -291,100 +222,9 @@ class UpstreamEdge:
             else:
                 if kind in FOLLOWED and self.carried.observe(kind, data):
                     return
-                if kind in _OBSERVED:
-                    self._observe(kind, data)
+                if kind in OBSERVED:
+                    self.learning.observe(kind, data)
                     self._session.changed()
         await self._session.lane(DOWNSTREAM).enter(Event.received(payload, kind, UPSTREAM_ORIGIN))
-        if self._unasked_turn:
-            self._ask_for_turn()
-
-    def _observe(self, kind: str, data: Json) -> None:
-        self._session.veil.observe(kind, data)
-        match kind:
-            case Server.SESSION_CREATED:
-                self._session_created(data)
-            case Server.SESSION_UPDATED:
-                self._session_updated(data)
-            case Server.ERROR:
-                self._error(data)
-            case Server.SPEECH_STARTED:
-                self._session.meter.stop_playout()
-            case Server.SPEECH_STOPPED | Server.TIMEOUT_TRIGGERED:
-                self.turns.heard(events.item_id_of(data))
-            case Server.AUDIO_COMMITTED:
-                self._turn_committed(events.item_id_of(data))
-            case Server.RESPONSE_CREATED:
-                self._response_created(data)
-            case Server.RESPONSE_DONE:
-                self._response_done(data)
-            case Server.OUTPUT_ITEM_DONE:
-                self.responses.called(data)
-            case Server.TRANSCRIPTION_COMPLETED | Server.TRANSCRIPTION_FAILED:
-                self.look_again()
-
-    def _session_created(self, data: Json) -> None:
-        session = events.session_of(data) or {}
-        self.configuration.base = session
-        if not self.configuration.effective:
-            self.configuration.effective = session
-        if self._created:
-            self._session.veil.swallow(data)
-        self._created = True
-        self.greeted.set()
-        if self.turns.is_on:
-            # It was gated before its detector was known: now that one is.
-            self.composing.reconfigure()
-        self._session.replacement.expires(events.expires_at(session))
-
-    def _session_updated(self, data: Json) -> None:
-        session = events.session_of(data) or {}
-        if not self.configuration.confirmed(session):
-            self._session.veil.swallow(data)
-        self._session.meter.audio_bytes_per_second = sc.audio_bytes_per_second(session)
-
-    def _error(self, data: Json) -> None:
-        code, event_id, param = events.error_of(data)
-        if code == _EXPIRED and self._session.replacement.is_possible:
-            self._session.veil.swallow(data)
-        if (code == _NO_RESPONSE or (param or "").startswith("response")) and self._creates_of_client:
-            veil = self._session.veil
-            if veil.is_lent(event_id) or not veil.is_own(event_id):
-                self._creates_of_client -= 1
-                self._quieter.unpark_all()
-            return
-        self.composing.answer_refusal(data)
-
-    def _turn_committed(self, item_id: str | None) -> None:
-        by_voice = self.turns.committed(item_id)
-        self.responses.turn_ended()
-        self._session.record(TurnStarted(item_id=item_id or "", by="vad" if by_voice else "client"))
-        self._unasked_turn = by_voice and self.turns.must_ask
-        effective = self.configuration.with_defaults(self.configuration.effective)
-        answers, writes = sc.creates_responses(effective), sc.transcribes(effective)
-        self.carried.committed(item_id or "", by_voice=by_voice, answers=answers, writes=writes)
-        self._quieter.unpark_all()
-
-    def _ask_for_turn(self) -> None:
-        """Have a turn answered, once every stage has seen that it was committed."""
-        self._unasked_turn = False
-        if self._session.ending is None:
-            create = Event(events.response_create(self._session.veil.own_id()), origin=HOST)
-            try:
-                self.turns.asked(self._session.send(UPSTREAM, create, 0))
-            except QueueFull:
-                log.warning("session %s: a turn stays unanswered, too much is queued", self._session.id)
-
-    def _response_created(self, data: Json) -> None:
-        response_id = events.response_id_of(data) or ""
-        origin = self._session.veil.origin_of(response_id)
-        if origin is None and self._creates_of_client:
-            self._creates_of_client -= 1
-            origin = CLIENT
-        self.responses.began(data, origin or UPSTREAM_ORIGIN)
-        self.look_again()
-        self.carried.began(data, origin or UPSTREAM_ORIGIN)
-        self._session.parking.pausing.began(response_id)
-
-    def _response_done(self, data: Json) -> None:
-        self._quieter.unpark_all()
-        self._session.record(self.responses.ended(data, self._session.model))
+        if self.learning.unasked_turn:
+            self.learning.ask_for_turn()

@@ -152,7 +152,7 @@ async def test_a_refused_create_of_the_clients_is_not_taken_for_the_next_respons
         error = {"code": "conversation_already_has_active_response", "message": "", "event_id": None}
         with trio.move_on_after(1) as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(chain.session.upstream_edge.quiet)
+                nursery.start_soon(chain.session.upstream_edge.quiet.come)
                 await chain.upstream.send({"type": "error", "error": error})
         assert not scope.cancelled_caught  # nobody waits for an answer that will not come
         for kind in ("response.created", "response.done"):
