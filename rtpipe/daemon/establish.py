@@ -128,6 +128,7 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
             for served in made:
                 await served.session.close()
                 process.totals.end(served.session)
+                served.session.forget()
             nursery.cancel_scope.cancel()
     return None if failure is None else failure.with_traceback(None)
 

@@ -2,6 +2,7 @@
 
 import logging
 from typing import TYPE_CHECKING
+from weakref import proxy
 
 import trio
 
@@ -29,7 +30,8 @@ class Composing:
     def __init__(self, session: "Session") -> None:
         self._session = session
         self.configuration = session.configuration
-        self.turns = TurnGate(session.configuration, self.reconfigure)
+        weak: Composing = proxy(self)
+        self.turns = TurnGate(session.configuration, lambda: weak.reconfigure())
         self.lock = trio.Lock()
         """Held while an update is composed and sent: the upstream answers updates in the order they came."""
         self.is_stale = False

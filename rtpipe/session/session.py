@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
+from weakref import proxy
 
 import msgspec
 import trio
@@ -80,14 +81,16 @@ class Session:
         self.meter = Meter(trio.current_time)
         self.configuration = Configuration.begun(session_type, principal.session)
         self.veil = Veil()
-        self.client_edge = ClientEdge(self)
-        self.upstream_edge = UpstreamEdge(self)
+        # Its parts do not keep it: what has ended is gone at once, and nobody has to look for it.
+        weak: Session = proxy(self)
+        self.client_edge = ClientEdge(weak)
+        self.upstream_edge = UpstreamEdge(weak)
         self.turns = self.upstream_edge.turns
-        self.parking = Parking(self)
+        self.parking = Parking(weak)
         self.client = Leg(self.client_edge.frames, self.parking.lost)
-        self.replacement = Replacement(self)
+        self.replacement = Replacement(weak)
         self.upstream = Leg(self.upstream_edge.frames, self.replacement.lost)
-        self.stages = Stages(self)
+        self.stages = Stages(weak)
         self.watchers = Watchers(guard, self.limits.watch_events)
         self.taps = taps
         self.host_tools = host_tools
@@ -102,7 +105,7 @@ class Session:
         """Is called when there is something new that should last."""
         self._closed = False
         self._lanes: dict[Direction, Lane] = {
-            direction: Lane(direction, chain, guard, self, self.limits)
+            direction: Lane(direction, chain, guard, weak, self.limits)
             for direction in (UPSTREAM, DOWNSTREAM)
         }
 
@@ -115,7 +118,7 @@ class Session:
         """
         for task in (self.watchers.run, self._keep_holds_young):
             self.start(task)
-        await self.stages.open()
+        await self.stages.open(self)
         # Only now: no stage meets an event before its session_open has returned.
         for lane in self._lanes.values():
             self.start(lane.run)
@@ -241,6 +244,12 @@ class Session:
             )
             with trio.move_on_after(self.limits.settle_s):
                 await self.watchers.flush()
+
+    def forget(self) -> None:
+        """It is closed, and nobody asks it for anything more: let go of those who know it in turn."""
+        self.stages.forget()
+        self.replacement.redial = None
+        self.changed = lambda: None
 
     async def _say_goodbye(self, ending: Ending) -> None:
         """Let the client have what was on its way, and the reason for the end, while it still reads."""

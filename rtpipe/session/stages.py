@@ -28,12 +28,12 @@ class Stages:
         self._views: dict[str, StageView] = {}
         self._opened: list[str] = []
 
-    async def open(self) -> None:
+    async def open(self, session: "Session") -> None:
         """Make their states and call their ``session_open``, in chain order. Raises ``Refused``."""
         opens = {call.stage: call for call in self._chain.calls("session_open")}
         for stage in self._chain.stages:
             try:
-                await self._open(stage, opens.get(stage.name))
+                await self._open(session, stage, opens.get(stage.name))
             except HookFailed:
                 if stage.on_error != "pass":
                     raise Refused(
@@ -42,10 +42,8 @@ class Stages:
                 self.absent.add(stage.name)
                 self._session.turns.gate(stage.name, on=False)
 
-    async def _open(self, stage: Stage, call: HookCall | None) -> None:
-        make = HookCall(
-            stage.name, "State", lambda: StageView(self._session, stage), False, None, stage.on_error
-        )
+    async def _open(self, session: "Session", stage: Stage, call: HookCall | None) -> None:
+        make = HookCall(stage.name, "State", lambda: StageView(session, stage), False, None, stage.on_error)
         self._views[stage.name] = await self._guard.call(make)
         if call is not None:
             await self._guard.call(call, self.view(stage.name))
@@ -56,6 +54,10 @@ class Stages:
         for call in reversed(self._chain.calls("session_close")):
             if call.stage in self._opened:
                 await self._guard.run(call, self.view(call.stage), ending)
+
+    def forget(self) -> None:
+        """The session is closed: what its stages hold on to is theirs."""
+        self._views.clear()
 
     def view(self, stage: str) -> StageView:
         """What a stage's hooks get as ``session``."""

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from weakref import proxy
 
 import msgspec
 import trio
@@ -158,7 +159,7 @@ class StageMeter:
     """The session's meter for one stage, whose callbacks are hooks like any other."""
 
     def __init__(self, session: "Session", stage: "Stage") -> None:
-        self._session = session
+        self._session: Session = proxy(session)  # which keeps the callbacks
         self._stage = stage
 
     def count(self, direction: str, kind: str) -> Count:
