@@ -1,6 +1,5 @@
 """What is carried from one upstream to the next, so that the conversation goes on."""
 
-import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,18 +12,16 @@ from rtpipe.protocol.catalogue import Client, Server
 from rtpipe.session.caller_audio import CallerAudio
 from rtpipe.session.conversation import FEEDS, Conversation
 from rtpipe.session.limits import Share, charge
+from rtpipe.session.retelling import Retelling
 from rtpipe.session.unanswered import ANSWERS, Unanswered
 
 if TYPE_CHECKING:
     from rtpipe.session.session import Session
 
-log = logging.getLogger("rtpipe.session")
-
 LOST = "upstream_connection_lost"
 _MESSAGE = "The connection to the model was lost during this answer."
 _NOT_WRITTEN = "The connection to the model was lost before this was transcribed."
 _MAX_UNWRITTEN = 1000
-_ECHOES = (Server.ITEM_ADDED, Server.ITEM_DONE, Server.ITEM_CREATED)
 
 FOLLOWED = frozenset(
     {
@@ -76,6 +73,7 @@ class Carried:
         limits = session.limits
         self._session = session
         self.log = Conversation(limits.conversation_bytes, limits.image_bytes, lambda: session.meter.spoken_s)
+        self.retelling = Retelling(session, self.log)
         self.unanswered = Unanswered()
         self.audio = CallerAudio(limits.caller_audio_bytes)
         self.owes_turn = False
@@ -86,8 +84,6 @@ class Carried:
         self._turn_ends_ms: float | None = None
         self._waiting: deque[Event] = deque()
         self._share = Share(limits.held)
-        self._expected: set[tuple[str, str]] = set()
-        self._retold: dict[str, str] = {}
         self._cut = 0
         self._dropped_audio = 0
         self._audio: list[tuple[str, bytes]] = []
@@ -155,8 +151,7 @@ class Carried:
         """Learn from one of `FOLLOWED`. Returns whether it is about what the host told this upstream again,
         which nobody else is to see."""
         item_id = events.item_id_of(data) or ""
-        if (kind, item_id) in self._expected:
-            self._expected.discard((kind, item_id))
+        if self.retelling.is_echo(kind, item_id):
             return True
         if kind == Server.ERROR:
             return self._refused(events.error_of(data)[1])
@@ -233,12 +228,7 @@ class Carried:
 
     def _refused(self, event_id: str | None) -> bool:
         self.unanswered.refused(event_id)
-        item_id = self._retold.pop(event_id or "", None)
-        if item_id is None:
-            return False
-        log.warning("session %s: the new upstream did not take an item of the conversation", self._session.id)
-        self.log.delete(item_id)
-        return True
+        return self.retelling.refused(event_id)
 
     # --- from one to the next -------------------------------------------------------------------------------
 
@@ -304,15 +294,14 @@ class Carried:
 
         What was unanswered waits again, in front of what came since.
         """
-        self._expected.clear()
-        self._retold.clear()
+        self.retelling.begin()
         self._turn = None
         self._cut = self._dropped_audio = 0
         again = self.unanswered.take()
         self._waiting.extendleft(reversed(again))
         self._share.hold(self._share.held + sum(map(charge, again)))
         for item in self.log.replay():
-            yield self._retold_item(item, None)
+            yield self.retelling.create(item, None)
         yield from (payload for _, payload in self._audio)
 
     def take_audio(self) -> None:
@@ -320,29 +309,3 @@ class Carried:
         config = self._session.configuration
         self.audio.bytes_per_second = sc.input_bytes_per_second(config.effective)
         self._audio = self.audio.take(detects=sc.detector(config.with_defaults(config.asked)) is not None)
-
-    def truncate(self, event: Event) -> list[bytes] | None:
-        """A client cuts what this upstream knows as text: what to send instead, None if it is no such
-        item."""
-        item_id = events.item_id_of(event.data) or ""
-        entry = self.log.get(item_id)
-        if entry is None or not entry.is_text_now:
-            return None
-        self.log.truncate(item_id, *items.truncation_of(event.data))
-        told = items.replayable(entry.item)
-        if told is None:
-            return []
-        before = self.log.before(item_id) or items.ROOT
-        delete_id = self._session.veil.own_id()
-        self._expected.add((Server.ITEM_DELETED, item_id))
-        create = self._retold_item({**told, "id": item_id}, before)
-        return [Event(items.item_delete(item_id, delete_id)).payload, create]
-
-    def _retold_item(self, item: Json, previous: str | None) -> bytes:
-        event_id = self._session.veil.own_id()
-        self._retold[event_id] = item["id"]
-        entry = self.log.get(item["id"])
-        # Who has seen that an item of its own was added, and not that it was done, is to see that after all.
-        missing = entry is not None and not entry.is_done and not items.is_output(item)
-        self._expected |= {(k, item["id"]) for k in _ECHOES if not (missing and k == Server.ITEM_DONE)}
-        return Event(items.item_create(item, event_id, previous)).payload

@@ -64,7 +64,10 @@ class UpstreamEdge:
     async def _forward(self, event: Event) -> str:
         if event.type == Client.SESSION_UPDATE:
             return await self.composing.update(event)
-        if event.type == Client.ITEM_TRUNCATE and (told := self.carried.truncate(event)) is not None:
+        if (
+            event.type == Client.ITEM_TRUNCATE
+            and (told := self.carried.retelling.truncate(event)) is not None
+        ):
             return await self._truncate(event, told)
         if event.type == Client.RESPONSE_CREATE and self.turns.is_void(event):
             message, event_id = "The turn to be answered comes once more.", events.event_id_of(event.data)
