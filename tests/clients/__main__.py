@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import trio
@@ -19,6 +20,7 @@ from tests.clients.node_clients import agents_realtime, openai_node
 from tests.clients.python_clients import livekit, openai_agents, openai_beta, openai_python, pipecat
 from tests.clients.rows import Row, table
 from tests.clients.scene import Scene, scene
+from tests.clients.slow import slowed
 from tests.clients.socat import socat
 from tests.survival import outcomes
 from tests.survival.calls import cut_everywhere
@@ -52,6 +54,10 @@ async def _run() -> list[Row]:
                 rows += await client(here)
             except NotInstalled as missing:
                 rows.append(Row(name, "-", "-", failed={"all": str(missing)}))
+        async with slowed(here.gateway) as place:
+            far = replace(here, gateway=place)
+            slow = [*await openai_python(far, ("TCP",)), *await openai_node(far)]
+            rows += [replace(row, transport=f"{row.transport}, slow network") for row in slow]
         async with dispatching(here.model) as place:
             rows += [*await python_clients.dispatched(place), *await node_clients.dispatched(place)]
     return rows

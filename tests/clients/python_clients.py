@@ -11,12 +11,14 @@ from tests.clients.rows import Row
 from tests.clients.runs import CROSSING, TURNS, Turn, compared, program, viewed
 from tests.clients.scene import Place, Scene, material
 
+EVERYWHERE = ("TCP", "TLS", "Unix socket")
 
-async def openai_python(scene: Scene) -> list[Row]:
+
+async def openai_python(scene: Scene, transports: Sequence[str] = EVERYWHERE) -> list[Row]:
     """openai-python over everything rtpipe listens on."""
     version = await _installed("openai", "openai")
     rows = []
-    for transport in ("TCP", "TLS", "Unix socket"):
+    for transport in transports:
 
         async def run(place: Place, transport: str = transport) -> str:
             text = place.snippet("openai-python-unix" if transport == "Unix socket" else "openai-python")
