@@ -85,10 +85,14 @@ async def _named(process: Process, generation: Generation, knock: Knock) -> Sess
     try:
         with trio.fail_after(generation.config.limits.connect_timeout_s):
             principal = await authenticate(process, generation, knock.request)
+            place = place_of(knock.request, principal)
+            session = None if place is None else process.places.find(place)
+            if place is None or session is None:
+                return None
+            await process.persistence.confirm(place, session)
     except trio.TooSlowError:
         raise refusals.TIMED_OUT from None
-    place = place_of(knock.request, principal)
-    return None if place is None else process.places.find(place)
+    return session if session.ending is None else None
 
 
 async def _serve(process: Process, generation: Generation, knock: Knock) -> Exception | None:
@@ -193,7 +197,7 @@ async def _establish(
         except ConnectionLost:
             raise DialFailed("the upstream closed the connection at once") from None
         if before is not None:
-            await session.upstream_edge.learning.greeted.wait()  # what the client is told first is made of that
+            await session.upstream_edge.learning.greeted.wait()  # of that the first event is made
         session.opened(knock.request.listener, served.upstream, knock.request.address)
 
 

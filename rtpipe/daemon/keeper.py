@@ -51,11 +51,12 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class _Apart(msgspec.Struct):
-    """An item that has a record of its own, and when that was written."""
+    """An item that has a record of its own, when that was written, and for how long."""
 
     item: Json
     name: str
     since_s: float
+    ttl_s: float
 
 
 class Keeper:
@@ -83,10 +84,13 @@ class Keeper:
         self._is_failing = False
         self._is_over = False
         """Whether nothing is to be written any more."""
-        self.is_needed = True
-        """Whether the session is being made or lives."""
         self.gone = trio.Event()
         owner.keepers[place] = self
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the session is being made or lives."""
+        return self._session is None or self._session.ending is None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -166,9 +170,27 @@ class Keeper:
                 self._ours = ours
                 return
             self._is_over = True
-            log.warning("session %s: another connection has taken it up", session.id)
-            session.end(Ending(NORMAL, "taken up elsewhere", HOST))
+            if await self._records.get(self._at) is None:
+                # Another process was asked to forget it, or the clock has leapt: neither ends a call.
+                log.warning("session %s: what was written of it is gone; it is not written again", session.id)
+            else:
+                self._taken_up(session)
             await self._owner.erase(self._prefix(self._token))
+
+    async def confirm(self, session: Session) -> None:
+        """End the session if another process has taken it up: it is older here than it is there."""
+        try:
+            there = await self._records.get(self._at)
+        except StoreError as exc:
+            self._failed(exc)
+            return
+        if there is not None and self._ours is not None and there != self._ours:
+            self._taken_up(session)
+
+    def _taken_up(self, session: Session) -> None:
+        self._is_over = True
+        log.warning("session %s: another connection has taken it up", session.id)
+        session.end(Ending(NORMAL, "taken up elsewhere", HOST))
 
     def _look_again(self) -> None:
         self._changed.set()
@@ -176,7 +198,6 @@ class Keeper:
     async def finish(self, ending: Ending) -> None:
         """The session has ended here: what is written of it stays where this process ends too, and another
         may go on; else it is erased. Bounded, shielded."""
-        self.is_needed = False
         with trio.CancelScope(shield=True), trio.move_on_after(LAST_LIMIT_S):
             try:
                 if self._session is not None and (ending.code, ending.cause) == (SERVICE_RESTART, HOST):
@@ -196,7 +217,6 @@ class Keeper:
 
     def leave(self) -> None:
         """There is nothing more to do here."""
-        self.is_needed = False
         if self._owner.keepers.get(self._place) is self:
             del self._owner.keepers[self._place]
         self.gone.set()
@@ -230,15 +250,17 @@ class Keeper:
         """An item with images stands in a record of its own, which is not written again with every change."""
         if not items.image_bytes(item.item):
             return item
-        known, now_s = self._apart.get(item.id), trio.current_time()
-        if known is None or known.item is not item.item or now_s - known.since_s > self._ttl_s / 3:
+        known, now_s, ttl_s = self._apart.get(item.id), trio.current_time(), self._ttl_s
+        is_young = known is not None and known.ttl_s == ttl_s and now_s - known.since_s <= ttl_s / 3
+        if known is None or known.item is not item.item or not is_young:
             data = msgspec.json.encode(item.item)
             if len(data) > _ROOM:
                 return msgspec.structs.replace(item, item=items.without_images(item.item))
             self._numbers += 1
-            known = _Apart(item.item, f"{self._prefix(self._token)}{self._numbers}", now_s)
+            name = f"{self._prefix(self._token)}{self._numbers}"
+            known = _Apart(item.item, name, now_s, ttl_s)
             self._written.add(known.name)
-            await self._records.put(known.name, self._owner.sealer().seal(known.name, data), self._ttl_s)
+            await self._records.put(known.name, self._owner.sealer().seal(known.name, data), ttl_s)
             self._apart[item.id] = known
         return msgspec.structs.replace(item, item={}, apart=known.name)
 

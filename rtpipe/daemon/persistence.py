@@ -19,6 +19,7 @@ from rtpipe.daemon.config_session import Persist
 from rtpipe.daemon.keeper import PARTS, POINTERS, Keeper, Pointer, in_use
 from rtpipe.daemon.resume import Place
 from rtpipe.daemon.sealing import Sealer
+from rtpipe.session.session import Session
 from rtpipe.store import Namespace
 
 log = logging.getLogger("rtpipe.daemon")
@@ -62,6 +63,12 @@ class Persistence:
                 raise in_use()
             await other.gone.wait()
         return Keeper(self, name)
+
+    async def confirm(self, place: Place, session: Session) -> None:
+        """End *session*, which stands at *place* here, if another process has taken it up meanwhile."""
+        keeper = self.keepers.get(_name_of(place))
+        if keeper is not None:
+            await keeper.confirm(session)
 
     async def forget(self, name: str) -> int:
         """Erase what is written of the session of this id, or of a principal's; one that lives goes on, and

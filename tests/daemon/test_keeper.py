@@ -150,6 +150,42 @@ async def test_who_lost_it_to_another_process_ends(disk: Disk) -> None:
     assert await (await keeper(disk.process())).find() is not None
 
 
+async def test_who_asks_for_it_here_hears_that_another_process_has_it(disk: Disk) -> None:
+    async with talk() as chain:
+        here, there = disk.process(), disk.process()
+        one = await keeper(here)
+        one.follow(chain.session)
+        await here.confirm(PLACE, chain.session)  # nothing is written yet
+        await one.write(chain.session)
+        await here.confirm(PLACE, chain.session)
+        assert chain.session.ending is None
+        other = await keeper(there)
+        head = await other.find()
+        assert head is not None
+        await other.take_over(head)
+        await here.confirm(PLACE, chain.session)
+        assert chain.session.ending is not None
+        assert chain.session.ending.reason == "taken up elsewhere"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper, here)  # is not refused, but waits for the end of the old one
+            await trio.testing.wait_all_tasks_blocked()
+            await one.finish(chain.session.ending)
+    assert await (await keeper(disk.process())).find() is not None
+
+
+async def test_what_is_gone_is_not_written_again_and_ends_nothing(disk: Disk, clock: Clock) -> None:
+    """Forgotten by another process, or expired because the clock has leapt."""
+    async with talk() as chain:
+        one = await keeper(disk.process())
+        one.follow(chain.session)
+        await one.write(chain.session)
+        assert await disk.process().forget(chain.session.id) == 1
+        await one.write(chain.session)
+        await one.write(chain.session)
+        assert chain.session.ending is None
+    assert await disk.records.scan("") == {}
+
+
 async def test_it_is_kept_for_as_long_as_the_operator_says(disk: Disk, clock: Clock) -> None:
     await left(disk.process())
     clock.time += 3599
