@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tests.faults import cases, clock, disk, networks
 from tests.faults.cases import Case
 from tests.faults.killed import killed
+from tests.faults.persisted import killed_in_sessions
 from tests.faults.restarts import killed_in_talk
 
 
@@ -202,6 +203,12 @@ ROWS = (
         "kill -9 while clients talk through all plugins",
         "none refused at a socket that stays; served in 1 s; the books are right",
         apart=killed_in_talk,
+    ),
+    Row(
+        "kill -9 while clients talk in sessions that are written down",
+        "each finds its own; what is missing is the newest, and each item is there once",
+        apart=killed_in_sessions,
+        tests=_tests("daemon/test_keeper_bound.py::test_nothing_older_than_promised_is_missing"),
     ),
     Row(
         "the disk is full",
