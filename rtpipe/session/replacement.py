@@ -26,6 +26,9 @@ FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 8.0
 _FORCED_S = 5.0
 """How long before the end of its time an upstream is replaced even if somebody speaks."""
+_LEAST_S = 30.0
+"""An upstream has more time than this. Where it seems to have less, our clock is wrong, and those that
+replaced it would be replaced in turn, without end."""
 FAILURES = (DialRefused, DialFailed, DialTimeout, ConnectionLost, trio.TooSlowError)
 
 
@@ -92,8 +95,9 @@ class Replacement:
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
-        if moment_s is not None and self.redial is not None:
-            self._session.start(self._roll_over, moment_s - time.time())
+        remaining_s = (moment_s or 0) - time.time()
+        if remaining_s > _LEAST_S and self.redial is not None:
+            self._session.start(self._roll_over, remaining_s)
 
     async def _roll_over(self, remaining_s: float) -> None:
         assert self.redial is not None

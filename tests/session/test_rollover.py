@@ -33,6 +33,16 @@ async def test_one_that_waits_for_a_moment_at_which_nobody_speaks(autojump_clock
     assert first.closing is not None
 
 
+async def test_one_whose_time_is_up_by_a_clock_that_is_wrong(autojump_clock: Any) -> None:
+    """Were it replaced, so were its successors, again and again."""
+    async with ChainHarness({}, redials=True) as chain:
+        first = chain.upstream
+        for remaining_s in (-3000, 1, 20):
+            await first.send(created(expires_at=int(time.time()) + remaining_s))
+            await trio.sleep(100)
+            assert chain.upstream is first
+
+
 class Slow(Plugin):
     """Takes its time over the end of an answer."""
 
