@@ -9,8 +9,8 @@ import msgspec
 import trio
 
 from rtpipe.api.errors import HookFailed, Refused
-from rtpipe.api.event import CLIENT, HOST, UPSTREAM_ORIGIN, Event, UnreadableEvent
-from rtpipe.api.facts import Fact, LegChanged, SessionClosed, SessionOpened, ToolCalled
+from rtpipe.api.event import HOST, UPSTREAM_ORIGIN, Event, UnreadableEvent
+from rtpipe.api.facts import Fact, LegChanged, SessionOpened, ToolCalled
 from rtpipe.api.principal import Principal
 from rtpipe.api.request import DialRequest
 from rtpipe.api.verdicts import Close, Verdict
@@ -18,7 +18,7 @@ from rtpipe.chain.compile import Chain
 from rtpipe.chain.guard import Guard, HookCall
 from rtpipe.protocol import events
 from rtpipe.protocol.catalogue import DOWNSTREAM, UPSTREAM, Client, Direction
-from rtpipe.session import outcomes
+from rtpipe.session import farewell, outcomes
 from rtpipe.session.client_edge import ClientEdge
 from rtpipe.session.closing import GOING_AWAY, INTERNAL_ERROR, NORMAL, Ending
 from rtpipe.session.configuration import Configuration
@@ -209,64 +209,18 @@ class Session:
         self._closed = True
         self.end(Ending(NORMAL, "", HOST))
         assert self.ending is not None
-        ending = self.ending
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as last:
-                last.start_soon(self._hear_bill)
-                await self._say_goodbye(ending)
-                if (client := self.client.connection) is not None:
-                    await client.close(ending.code, ending.reason)
-                    self.client.detach()
-                    self.parking.wake()
-            self._nursery.cancel_scope.cancel(reason=SESSION_END)
-            if self.upstream.connection is not None:
-                # What a stage says is between us and the client; the upstream is told its own.
-                told = (ending.code, ending.reason) if ending.cause == CLIENT else (NORMAL, "")
-                await self.upstream.connection.close(*told)
-            await self.stages.close(ending)
-            for lane in self._lanes.values():
-                lane.close()
-            self.parking.closed()
-            self.upstream_edge.carried.closed()
-            self.record(
-                SessionClosed(
-                    principal=self.principal.id,
-                    code=ending.code,
-                    reason=f"{ending.reason} ({ending.detail})" if ending.detail else ending.reason,
-                    cause=ending.cause,
-                    duration_s=trio.current_time() - self.began_s,
-                    model=self.model,
-                    turns=self.sums.turns,
-                    tokens=self.sums.tokens,
-                    micro_usd=self.sums.micro_usd,
-                    lost=self.sums.lost,
-                )
-            )
-            with trio.move_on_after(self.limits.settle_s):
-                await self.watchers.flush()
+            await farewell.part(self, self.ending)
+
+    def stop_tasks(self) -> None:
+        """End what `start` has started."""
+        self._nursery.cancel_scope.cancel(reason=SESSION_END)
 
     def forget(self) -> None:
         """It is closed, and nobody asks it for anything more: let go of those who know it in turn."""
         self.stages.forget()
         self.replacement.redial = None
         self.changed = lambda: None
-
-    async def _say_goodbye(self, ending: Ending) -> None:
-        """Let the client have what was on its way, and the reason for the end, while it still reads."""
-        if self.client.connection is None:
-            return
-        with trio.move_on_after(self.limits.settle_s):
-            if ending.error is not None:
-                self.client_edge.tell(*ending.error, None)
-            await self.lane(DOWNSTREAM).settle()
-
-    async def _hear_bill(self) -> None:
-        """What is being said is billed, whoever hears it: stop it, and hear what it came to."""
-        if self.upstream.listening:
-            with trio.move_on_after(self.limits.bill_s):
-                await self.upstream_edge.quiet.billed()
-                await self.lane(DOWNSTREAM).settle()
-            self.upstream.stop_listening()
 
     async def _keep_holds_young(self) -> None:
         """Give up what is held for longer than the limit."""

@@ -64,8 +64,12 @@ class Stages:
         return self._views[stage]
 
     def calls(self, hook: str) -> Iterator[HookCall]:
-        """A hook's implementations in chain order, without the stages that are absent."""
-        return (call for call in self._chain.calls(hook) if call.stage not in self.absent)
+        """A hook's implementations in chain order, of the stages that are here: not of those that were left
+        out, and none before they are opened or once they are forgotten."""
+        here = self._views
+        return (
+            call for call in self._chain.calls(hook) if call.stage in here and call.stage not in self.absent
+        )
 
     async def tell(self, hook: str, *args: object) -> None:
         """Call a hook of every stage that has it; what one that fails means is for its policy to say."""
@@ -76,8 +80,7 @@ class Stages:
     def show(self, fact: Fact) -> None:
         """Have those see a fact that want to, off the path."""
         for call in self.calls("fact"):
-            if call.stage in self._views:
-                self._session.watchers.show(call, self._views[call.stage], fact)
+            self._session.watchers.show(call, self.view(call.stage), fact)
 
     def failed(self, call: HookCall) -> None:
         """A hook that is no event hook has failed: there is nothing to drop, so it is close or go on."""

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 import trio
 
-from rtpipe import Event, facts
+from rtpipe import Event, Plugin, Session, facts
+from rtpipe.session.closing import Ending
 from rtpipe.session.limits import Budget, SessionLimits, Share
 from rtpipe.session.sums import Sums
 from rtpipe.testing import ChainHarness
@@ -360,3 +361,25 @@ async def test_one_that_is_lost_as_it_comes_back_to_a_session_that_has_ended(aut
     theirs.abort()
     with pytest.raises(ConnectionLost):
         await parking.resume(ours, None)
+
+
+class Attentive(Plugin):
+    """Takes its time to hear that the client is back."""
+
+    async def client_attached(self, session: Session[Any]) -> None:
+        await trio.sleep(0.5)
+
+
+async def test_a_session_may_be_over_before_all_stages_have_heard_that_its_client_is_back(
+    autojump_clock: Any,
+) -> None:
+    async with ChainHarness({"a": Attentive, "b": Attentive}) as chain:
+        chain.session.parking.allow()
+        chain.client.connection.abort()
+        await chain.settle()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(resume, chain)
+            await trio.sleep(0.1)
+            chain.session.end(Ending(1000, "", "client"))
+            await trio.sleep(0.1)
+            chain.session.forget()
