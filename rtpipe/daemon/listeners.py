@@ -15,9 +15,9 @@ from rtpipe.daemon.config_load import Loaded
 from rtpipe.daemon.service import Sockets
 from rtpipe.daemon.toml_positions import Path as KeyPath
 from rtpipe.daemon.upstreams import upstream_tls
+from rtpipe.transport.contexts import server_context
 from rtpipe.transport.forwarding import Proxy
 from rtpipe.transport.listening import Listener, open_tcp, open_unix, take_over
-from rtpipe.transport.tls import server_context
 from rtpipe.transport.unix import group_id
 
 log = logging.getLogger("rtpipe.daemon")

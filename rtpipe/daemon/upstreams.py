@@ -16,10 +16,10 @@ from rtpipe.api.secret import Secret
 from rtpipe.daemon.config import Limits
 from rtpipe.daemon.config_upstream import ENVIRONMENT, Upstream
 from rtpipe.transport.connection import Connection
+from rtpipe.transport.contexts import client_context
 from rtpipe.transport.dialer import DialFailed, dial
 from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.proxies import Proxy, parse_proxy, proxy_of_environment
-from rtpipe.transport.tls import client_context
 
 TRANSCRIPTION = "transcription"
 

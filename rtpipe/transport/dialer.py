@@ -13,11 +13,12 @@ import trio
 from wsproto.utilities import generate_accept_token, generate_nonce
 
 from rtpipe.transport.connection import WRITE_DEADLINE_S, Connection, Peer
+from rtpipe.transport.contexts import client_context
 from rtpipe.transport.encoding import Side
 from rtpipe.transport.frames import Reassembly
 from rtpipe.transport.http import MAX_HEAD_BYTES, Headers
 from rtpipe.transport.proxies import Proxy, ProxyFailed, open_tunnel
-from rtpipe.transport.tls import TlsStream, client_context
+from rtpipe.transport.tls import TlsStream
 from rtpipe.transport.websocket import KEEPALIVE_S, MAX_MESSAGE_BYTES, WebSocketConnection
 
 DIAL_TIMEOUT_S: Final = 10.0

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from rtpipe.transport.tls import client_context, server_context
+from rtpipe.transport.contexts import client_context, server_context
 from tests.daemon.kit import CREATED, bearer, client, in_process, listening, refused, running, scripted
 from tests.daemon.test_tls import port_of, tls, with_ca
 from tests.daemon.wire import WebSocket, frame, read_head, switch, upgrade

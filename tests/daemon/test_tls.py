@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from rtpipe.cli.main import main
-from rtpipe.transport.tls import server_context
+from rtpipe.transport.contexts import server_context
 from tests.daemon.kit import KEY, client, failed, in_process, refused, running, simulated
 from tests.daemon.openai_client import turns
 from tests.daemon.wire import WAIT_S, Address

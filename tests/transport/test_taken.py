@@ -11,10 +11,11 @@ import trio
 import trio.testing
 
 from rtpipe.transport.connection import Connection, ConnectionLost, Peer
+from rtpipe.transport.contexts import client_context, server_context
 from rtpipe.transport.encoding import Side, encode, whole_frames
 from rtpipe.transport.frames import FrameReader, Reassembly
 from rtpipe.transport.jsonlines import JsonLines
-from rtpipe.transport.tls import TlsStream, client_context, server_context
+from rtpipe.transport.tls import TlsStream
 from rtpipe.transport.websocket import WebSocketConnection
 from tests.transport.certificates import make
 

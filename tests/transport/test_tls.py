@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from rtpipe.transport import tls
-from rtpipe.transport.tls import TlsFailed, TlsStream, client_context, server_context
+from rtpipe.transport.contexts import client_context, server_context
+from rtpipe.transport.tls import TlsFailed, TlsStream
 from tests.transport.certificates import Pair, make
 
 WAIT_S = 20.0

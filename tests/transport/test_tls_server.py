@@ -13,11 +13,12 @@ import trio
 from trio.testing import MockClock
 
 from rtpipe.transport.connection import Closing, ConnectionLost
+from rtpipe.transport.contexts import client_context, server_context
 from rtpipe.transport.dialer import DialFailed, DialRefused, dial
 from rtpipe.transport.exchange import Exchange
 from rtpipe.transport.listening import open_tcp
 from rtpipe.transport.server import Handler, serve
-from rtpipe.transport.tls import TlsStream, client_context, server_context
+from rtpipe.transport.tls import TlsStream
 from tests.transport.certificates import Pair, make
 
 WAIT_S = 20.0
