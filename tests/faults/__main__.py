@@ -26,37 +26,44 @@ WIDTHS = (44, 40, 48)
 async def _main() -> int:
     _print("case", "expected", "seen")
     failed = 0
+    left_out: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rtpipe.toml"
         async with scripted() as model:
             file.write_text(config(Path(folder) / "state", model.url, listen="metrics = true", more=CONFIG))
             async with running(file) as gateway:
                 for row in ROWS:
-                    good, seen = await _see(row, Scene(gateway, model))
+                    good, seen, missing = await _see(row, Scene(gateway, model))
+                    left_out += [f"{row.case}: {why}" for why in missing]
                     failed += not good
                     _print(row.case, row.expected, seen if good else f"FAILED: {seen}")
-    print(f"{len(ROWS)} cases, {failed} failed")  # noqa: T201
+    summary = f"{len(ROWS)} cases, {failed} failed, {len(left_out)} not or not wholly seen"
+    print("\n  ".join([summary, *left_out]))  # noqa: T201
     return 1 if failed else 0
 
 
-async def _see(row: Row, scene: Scene) -> tuple[bool, str]:
+async def _see(row: Row, scene: Scene) -> tuple[bool, str, list[str]]:
+    """Whether it was as expected, what was seen, and what was not, with the reason."""
     good, seen = True, []
+    missing = [f"not here: {row.missing}"] if row.missing else []
     cases = [row.live and partial(row.live, scene), row.apart]
     for case in filter(None, cases):
         try:
             with trio.fail_after(CASE_S):
                 seen.append(await case())
         except Exception as exc:
-            why = why_not_here(exc)
-            good &= bool(why)
-            seen.append(f"(not on this machine: {why})" if why else f"{type(exc).__name__}: {exc}"[:200])
+            if why := why_not_here(exc):
+                missing.append(f"not on this machine: {why}")
+            else:
+                good = False
+                seen.append(f"{type(exc).__name__}: {exc}"[:200])
     if row.tests:
         passed, said = await trio.to_thread.run_sync(_pytest, row.tests)
         good &= passed
         seen.append(said)
-    if row.missing:
-        seen.append(f"(not here: {row.missing})")
-    return good, "; ".join(seen)
+        if "skipped" in said:
+            missing.append(said)
+    return good, "; ".join([*seen, *(f"({why})" for why in missing)]), missing
 
 
 def _pytest(tests: tuple[str, ...]) -> tuple[bool, str]:
@@ -67,7 +74,8 @@ def _pytest(tests: tuple[str, ...]) -> tuple[bool, str]:
         counts.update(line)
     words = {".": "passed", "F": "failed", "E": "broken", "s": "skipped"}
     said = ", ".join(f"{counts[mark]} {word}" for mark, word in words.items() if counts[mark])
-    return done.returncode == 0, f"tests: {said or done.stdout[-200:] + done.stderr[-200:]}"
+    said = said or done.stdout[-200:] + done.stderr[-200:]
+    return done.returncode == 0, "; ".join([f"tests: {said}", *re.findall(r"(?m)^FAILED (\S+)", done.stdout)])
 
 
 def _print(*cells: str) -> None:
