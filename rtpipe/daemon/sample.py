@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rtpipe.chain.discovery import AnyPlugin, sample_of
-from rtpipe.daemon.config import Admin, Config, Limits, Listen, StageTable, Upstream
+from rtpipe.daemon.config import Admin, Config, Listen, StageTable, Upstream
+from rtpipe.daemon.config_limits import Limits
 from rtpipe.daemon.config_observe import Alerts, Audit, Log, Redaction, Signs
 from rtpipe.daemon.config_session import Persist, SessionTable
 

@@ -13,7 +13,7 @@ from rtpipe.api.errors import ConfigError
 from rtpipe.api.principal import ANONYMOUS, END_USER, Principal
 from rtpipe.api.request import DialRequest
 from rtpipe.api.secret import Secret
-from rtpipe.daemon.config import Limits
+from rtpipe.daemon.config_limits import Limits
 from rtpipe.daemon.config_upstream import ENVIRONMENT, Upstream
 from rtpipe.transport.connection import Connection
 from rtpipe.transport.contexts import client_context

@@ -12,7 +12,8 @@ import pytest
 
 from rtpipe import Command
 from rtpipe.chain.discovery import installed, load_plugin
-from rtpipe.daemon.config import Admin, Config, Limits, Listen, Log, StageTable, Upstream
+from rtpipe.daemon.config import Admin, Config, Listen, Log, StageTable, Upstream
+from rtpipe.daemon.config_limits import Limits
 from rtpipe.daemon.config_load import load
 from rtpipe.daemon.config_session import SessionTable
 from rtpipe.daemon.sample import options, sample

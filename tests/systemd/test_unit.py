@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rtpipe.daemon.addresses import parse_address
-from rtpipe.daemon.config import Limits
+from rtpipe.daemon.config_limits import Limits
 from rtpipe.daemon.drain import STOP_LIMIT_S
 from rtpipe.daemon.watchdog import BEAT_S, STALL_S
 
