@@ -12,6 +12,7 @@ from rtpipe.api.event import HOST, Json
 from rtpipe.api.store import StoreError
 from rtpipe.daemon.sealing import Unreadable
 from rtpipe.protocol import items
+from rtpipe.protocol.catalogue import DOWNSTREAM
 from rtpipe.session import snapshot
 from rtpipe.session.closing import NORMAL, SERVICE_RESTART, Ending
 from rtpipe.session.session import Session
@@ -25,6 +26,9 @@ log = logging.getLogger("rtpipe.daemon")
 
 WRITE_EVERY_S = 0.5
 """How long what is new waits at most for more of it, before it is written."""
+LOOK_S = 5.0
+"""How often a session whose client is gone is written nevertheless: that shows whether it has come back to
+another process, and nobody is to hear what is said here."""
 RETRY_S = 5.0
 LAST_LIMIT_S = 6.0
 """What the last writing may take: one call of the store gives up after 5 s."""
@@ -151,7 +155,8 @@ class Keeper:
                 self._changed.set()
                 wait_s = RETRY_S
             await trio.sleep(wait_s)
-            with trio.move_on_after(self._ttl_s / 3):  # nothing of a living session may expire
+            lasts_s = self._ttl_s / 3  # nothing of a living session may expire
+            with trio.move_on_after(lasts_s if session.client.connection else LOOK_S):
                 await self._changed.wait()
 
     async def write(self, session: Session, *, put_away: bool = False) -> None:
@@ -201,6 +206,7 @@ class Keeper:
         with trio.CancelScope(shield=True), trio.move_on_after(LAST_LIMIT_S):
             try:
                 if self._session is not None and (ending.code, ending.cause) == (SERVICE_RESTART, HOST):
+                    await _cut_short(self._session)
                     await self.write(self._session, put_away=True)
                 else:
                     await self._erase()
@@ -294,6 +300,13 @@ class Keeper:
         if not self._is_failing:
             self._is_failing = True
             log.error("session %s is not written down: %s", *self.names[:1], exc)
+
+
+async def _cut_short(session: Session) -> None:
+    """What is being said ends here, for the stages and for a client that waits for its end."""
+    session.upstream_edge.cut()
+    with trio.move_on_after(session.limits.settle_s):
+        await session.lane(DOWNSTREAM).settle()
 
 
 def in_use() -> Refused:

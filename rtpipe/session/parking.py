@@ -78,6 +78,7 @@ class Parking:
         session.record(LegChanged(leg="client", change="parked", cause=cause))
         self._make_room()
         self.pausing.pause()
+        session.changed()
         self._window = trio.CancelScope()  # now: it may be back before the task has begun
         session.start(self._wait, self._window, closing, cause)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rtpipe.api.principal import Principal
 from rtpipe.api.secret import Secret
 from rtpipe.daemon.config_session import Persist, PersistKey
+from rtpipe.daemon.keeper import LOOK_S
 from rtpipe.daemon.persistence import Persistence
 from rtpipe.daemon.sealing import Sealer
 from rtpipe.testing import ChainHarness
@@ -44,6 +45,9 @@ class Disk:
             return False
         self.records[key] = new, trio.current_time() + ttl_s
         return True
+
+    async def scan(self, prefix: str) -> dict[str, bytes]:
+        return {key: value for key, (value, _) in self.records.items() if key.startswith(prefix)}
 
     async def delete(self, key: str) -> None:
         await trio.sleep(self.call_s)
@@ -129,3 +133,26 @@ async def test_a_living_session_does_not_expire(autojump_clock: Any, hours: list
         for _ in range(20):
             await trio.sleep(hours[0] * 900)
             assert await found(disk) == ["u1", "u2"]
+
+
+async def test_who_is_gone_and_comes_back_to_another_process_is_not_answered_here(
+    autojump_clock: Any,
+) -> None:
+    """Within the time in which each process looks, while nothing is said that would be written."""
+    disk = Disk()
+    async with ChainHarness({}, principal=WHO) as chain:
+        chain.session.parking.allow()
+        here, there = [await process(disk).keeper(WHO, PLACE) for _ in range(2)]
+        assert here is not None
+        assert there is not None
+        chain.session.start(here.run, chain.session)
+        await trio.sleep(1)
+        chain.client.connection.abort()
+        await trio.sleep(1)
+        head = await there.find()
+        assert head is not None
+        await there.take_over(head)
+        assert chain.session.ending is None
+        await trio.sleep(LOOK_S + 1)
+        assert chain.session.ending is not None
+        assert chain.session.ending.reason == "taken up elsewhere"

@@ -153,6 +153,45 @@ async def test_a_session_that_the_end_of_the_daemon_cut_off_goes_on_in_the_next(
     assert MARK not in gateway.err
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_an_answer_that_the_end_of_the_daemon_cuts_is_ended_for_its_client(
+    file: Path, environment: dict[str, str], is_there: bool
+) -> None:
+    """Once: before it hears 1012, or when it is back."""
+    async with simulated(pace=1) as url:
+        write(
+            file, config(file.parent / "state", url, more=persistent(more="[limits]\ndrain_timeout_s = 0\n"))
+        )
+        async with (
+            running(file, environment=environment) as gateway,
+            client(gateway.address, NAMED) as app,
+        ):
+            await next_one(app)
+            content = [{"type": "input_text", "text": "a word " * 100}]
+            await app.tell(
+                "conversation.item.create", item={"type": "message", "role": "user", "content": content}
+            )
+            await app.tell("response.create")
+            seen = await app.until("response.created")
+            if not is_there:
+                await app.reset()
+                await gateway.said("parked")
+            gateway.signal()
+            if is_there:
+                more, ended = await app.ended()
+                assert ended.code == 1012
+                seen += more
+        async with (
+            running(file, environment=environment) as gateway,
+            client(gateway.address, f"{NAMED}&rtpipe_after={seen[-1]['event_id']}") as app,
+        ):
+            await next_one(app)
+            await app.tell("conversation.item.retrieve", item_id="none", event_id="mine")
+            seen += await app.until("error")
+    (done,) = (event for event in seen if event["type"] == "response.done")
+    assert done["response"]["status"] == "failed"
+
+
 async def test_whoever_has_another_key_or_names_no_session_finds_nothing(
     file: Path, environment: dict[str, str]
 ) -> None:
