@@ -13,6 +13,7 @@ import json
 import os
 import re
 import select
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from resource import getpagesize
 from statistics import median, quantiles
 
 from benchmarks.load import Target
@@ -33,7 +35,10 @@ from tests.faults.steady import RATE, Steady
 ROOT = Path(__file__).parents[2]
 SESSIONS = 50
 STORM_S = 3.0
-QUIET_S = 3.0
+"""How long a storm lasts, and the quiet after it, where there is time enough."""
+SHORTEST_S = 0.5
+PARTS = 6
+"""Into so many a storm's share of the time is divided: one is the storm, one the quiet after it."""
 SETTLE_S = 30.0
 CALM_S = 10.0
 """After which nothing is left of a short storm: sessions wait for clients, and closing takes a while."""
@@ -56,7 +61,7 @@ it keeps for the next time."""
 class Gateway:
     """The daemon: how it is asked what it has."""
 
-    process: Process
+    pid: int
     port: int
     folder: Path
 
@@ -72,8 +77,8 @@ class Gateway:
             return sum(int(float(each)) for each in found)
 
         return {
-            "memory": self.process.rss_bytes(),
-            "descriptors": len(os.listdir(f"/proc/{self.process.tree()[0]}/fd")),
+            "memory": int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * getpagesize(),
+            "descriptors": len(os.listdir(f"/proc/{self.pid}/fd")),
             "tasks": value('rtpipe_used{what="tasks"}'),
             "sessions": value("rtpipe_sessions"),
             "connections": value("rtpipe_connections"),
@@ -138,9 +143,10 @@ class Seen:
 
 def soak(seconds: float, names: list[str]) -> bool:
     """Whether everything was as before after each of these storms; prints what it saw."""
+    length = min(STORM_S, max(SHORTEST_S, seconds / len(names) / PARTS))
     with _everything() as (gateway, attackers, steady):
         for name in names:  # once each: what is loaded at first use is no leak
-            attackers.tell(name, 0.5)
+            attackers.tell(name, SHORTEST_S)
             steady.times(lambda: attackers.raging)
             attackers.done()
         steady.times(_for(CALM_S))
@@ -152,7 +158,7 @@ def soak(seconds: float, names: list[str]) -> bool:
         while time.monotonic() - began < seconds or not number:
             number += 1
             for name, what in seen.items():
-                attackers.tell(name, STORM_S)
+                attackers.tell(name, length)
                 what.stormy += steady.times(lambda: attackers.raging)
                 for each, often in attackers.done().items():
                     what.done[each] = what.done.get(each, 0) + often
@@ -160,12 +166,12 @@ def soak(seconds: float, names: list[str]) -> bool:
                 if not _back(before, after):
                     good = False
                     _say(f"  {name} LEFT BEHIND: {_told(after)}")
-                what.quiet += steady.times(_for(QUIET_S))
+                what.quiet += steady.times(_for(length))
             if number == 1:
                 before["memory"] = after["memory"]
             _say(f"after {number} rounds, {time.monotonic() - began:.0f} s: {_told(after)}")
         _report(seen)
-        log = gateway.process.log.read_text("utf-8", "replace")
+        log = (gateway.folder / "log").read_text("utf-8", "replace")
         if "Traceback" in log or "internal error" in log:
             good = False
             _say(log[log.find("Traceback") :][:4000])
@@ -226,25 +232,15 @@ def _everything() -> Iterator[tuple[Gateway, Attackers, Steady]]:
     with tempfile.TemporaryDirectory() as name:
         folder, steady, attackers = Path(name), Steady(), Attackers(other)
         port = free_port()
-        (folder / "conf.d").mkdir()
-        (folder / "conf.d" / "90.toml").touch()
-        file = folder / "rtpipe.toml"
-        file.write_text(
-            _configuration(folder, port, f"ws://127.0.0.1:{steady.port}/v1/realtime", attackers.url)
-        )
+        file = configure(folder, port, f"ws://127.0.0.1:{steady.port}/v1/realtime", attackers.url)
         command = [sys.executable, "-m", "rtpipe.cli.main", "run", "--config", str(file)]
         process = Process(command, {KEY_VARIABLE: UPSTREAM_KEY}, daemon_core, folder / "log")
         try:
             process.await_port(port)
-            attackers.tell(
-                port,
-                str(folder / "rtpipe.sock"),
-                str(folder / "admin.sock"),
-                str(folder / "conf.d" / "90.toml"),
-            )
+            attackers.tell(*places(folder, port))
             headers = {"Authorization": f"Bearer {KEY}"}
             steady.begin(Target("127.0.0.1", port, f"/v1/realtime?model={MODEL}", headers), SESSIONS)
-            yield Gateway(process, port, folder), attackers, steady
+            yield Gateway(process.tree()[0], port, folder), attackers, steady
         except BaseException:
             _say(process.log.read_text()[-3000:])
             raise
@@ -254,7 +250,15 @@ def _everything() -> Iterator[tuple[Gateway, Attackers, Steady]]:
             process.stop()
 
 
-def _configuration(folder: Path, port: int, model: str, hostile: str) -> str:
+def places(folder: Path, port: int) -> tuple[int, str, str, str]:
+    """Where attackers find the daemon: its port, its sockets, and what they rewrite before a reload."""
+    return port, f"{folder}/rtpipe.sock", f"{folder}/admin.sock", f"{folder}/conf.d/90.toml"
+
+
+def configure(folder: Path, port: int, model: str, hostile: str) -> Path:
+    """Write its configuration: the upstream of the well-behaved and that of the attackers."""
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "90.toml").touch()
     text = config(
         folder / "state",
         model,
@@ -287,7 +291,9 @@ outage_s = 2
 resume_window_s = 2
 """,
     )
-    return text.replace("127.0.0.1:0", f"127.0.0.1:{port}")
+    file = folder / "rtpipe.toml"
+    file.write_text(text.replace("127.0.0.1:0", f"127.0.0.1:{port}"))
+    return file
 
 
 def _say(*words: str) -> None:
@@ -299,4 +305,5 @@ def _pinned(core: int | None) -> list[str]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped on the way out
     sys.exit(0 if soak(float(sys.argv[1]), sys.argv[2:] or list(storms.STORMS)) else 1)

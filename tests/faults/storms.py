@@ -335,6 +335,20 @@ async def rage(front: Front, name: str, seconds: float) -> None:
     front.manner = "mute"
 
 
+async def once(front: Front, name: str) -> None:
+    """The same, and each does it one time."""
+    work, crowd = STORMS[name]
+
+    async def do() -> None:
+        with suppress(*GONE):
+            await work(front)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(crowd):
+            nursery.start_soon(do)
+    front.manner = "mute"
+
+
 async def main() -> None:
     """Say where the upstream is; be told where the gateway is, and then which storms there are to be."""
     front = Front()
