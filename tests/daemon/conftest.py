@@ -1,5 +1,7 @@
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,13 @@ from tests.daemon.kit import KEY_VARIABLE, UPSTREAM_KEY, config
 def upstream_key(monkeypatch):
     """Daemons in the test's own process find the gateway's key where those in another do."""
     monkeypatch.setenv(KEY_VARIABLE, UPSTREAM_KEY)
+
+
+@pytest.fixture
+def place():
+    """Where a Unix socket may be: its path must be short."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder) / "place.sock"
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import stat
-import tempfile
 from pathlib import Path
 
 import jsonschema
@@ -17,12 +16,6 @@ from tests.daemon.lines import ask, asked, reloadable, speaking
 from tests.daemon.wire import WAIT_S
 
 RUN = ("--sim", "--sim-pace", "0")
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "admin.sock"
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Money, through the daemon: sessions that share a budget, what was spent, and who may change it."""
 
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,12 +13,6 @@ from tests.daemon.lines import asked, reloadable
 from tests.daemon.wire import WAIT_S, Ended
 
 CREATE = b'{"type":"response.create"}'
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "admin.sock"
 
 
 @pytest.fixture

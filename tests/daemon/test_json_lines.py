@@ -1,8 +1,6 @@
 """JSON lines on a Unix socket: sessions for whoever has no WebSocket, and taps."""
 
 import signal
-import tempfile
-from pathlib import Path
 
 import pytest
 import trio
@@ -14,12 +12,6 @@ from tests.daemon.wire import WAIT_S
 
 RUN = ("--sim", "--sim-pace", "0")
 TEXT = {"type": "realtime", "output_modalities": ["text"]}
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "rtpipe.sock"
 
 
 @pytest.fixture

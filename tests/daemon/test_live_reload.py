@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import signal
-import tempfile
-from pathlib import Path
 
 import pytest
 import trio
@@ -20,12 +18,6 @@ from tests.daemon.wire import WAIT_S
 
 SILENT = '[plugins.cost-governor]\ngoodbye_usd = "0"\n'
 CAPS = "[plugins.cost-governor.caps]\n"
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "admin.sock"
 
 
 @pytest.fixture

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import pytest
 
 from tests.daemon.kit import bearer, client, running, scripted
 from tests.daemon.lines import speaking
@@ -102,12 +99,6 @@ async def test_a_beta_client_changes_nothing_that_is_locked(file):
     codes = [event["error"]["code"] for event in seen if "error" in event]
     assert codes == [REFUSED, REFUSED, "duplicate_key"]
     assert "4711" not in str(seen)
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "rtpipe.sock"
 
 
 async def test_json_lines_change_nothing_that_is_locked(file, place):

@@ -1,8 +1,6 @@
 """What plugins add to the HTTP side of a running daemon: routes, and a word on their health."""
 
-import tempfile
 from functools import partial
-from pathlib import Path
 
 import pytest
 import trio
@@ -45,12 +43,6 @@ async def test_health_of_plugins(text, plugin):
         assert b'"faulty":"does not answer"' in answer.rest
         assert b"\x1b" not in answer.rest
         assert (await get(gateway.address, "/readyz")).status == 200
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "admin.sock"
 
 
 ROUTES = """

@@ -2,8 +2,6 @@
 
 import logging
 import signal
-import tempfile
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -71,12 +69,6 @@ def marker(monkeypatch):
         return Marker if name.startswith("mark") else load_plugin(name)
 
     monkeypatch.setattr(config_load, "load_plugin", load)
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "admin.sock"
 
 
 @pytest.fixture

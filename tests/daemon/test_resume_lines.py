@@ -1,8 +1,5 @@
 """A session that is taken up again over JSON lines, and by clients of both kinds."""
 
-import tempfile
-from pathlib import Path
-
 import pytest
 import trio
 
@@ -14,12 +11,6 @@ from tests.daemon.wire import WAIT_S, knock
 KEY = "a-session-of-my-own"
 NAMED = f"{PATH}?rtpipe_session={KEY}"
 REFUSES = '[session]\nsecond_client = "refuse"\n'
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "rtpipe.sock"
 
 
 @pytest.fixture

@@ -3,14 +3,11 @@
 import base64
 import json
 import os
-import tempfile
 import threading
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-import pytest
 import trio
 
 from rtpipe.cli.main import main
@@ -82,12 +79,6 @@ record_arguments = true
 [plugins.auth.client_secrets]
 signing_key = {{ env = "TEST_SIGNING_KEY" }}
 """
-
-
-@pytest.fixture
-def place():
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a socket's path must be short
-        yield Path(folder) / "admin.sock"
 
 
 async def minted(address):
