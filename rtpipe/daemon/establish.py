@@ -34,6 +34,15 @@ from rtpipe.transport.exchange import ClientGone
 log = logging.getLogger("rtpipe.daemon")
 
 _TRACEPARENT = re.compile("(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_FAILURES = (
+    Refused,
+    DialRefused,
+    DialFailed,
+    DialTimeout,
+    trio.TooSlowError,
+    ClientGone,
+    ConnectionLost,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +131,7 @@ async def _serve(process: Process, generation: Generation, knock: Knock) -> Exce
                 for keeper in keepers:
                     # Before its client hears of the end, who may come back at once, and to another process.
                     await keeper.finish(session.ending)
-        except (Refused, DialRefused, DialFailed, DialTimeout, trio.TooSlowError, ClientGone) as exc:
-            failure = exc
-        except ConnectionLost as exc:
+        except _FAILURES as exc:
             failure = exc
         finally:
             for keeper in keepers:
