@@ -7,9 +7,11 @@ from typing import Any, Final
 from rtpipe.api.errors import ConfigError
 from rtpipe.chain.discovery import AnyPlugin
 from rtpipe.daemon.config_load import Loaded
-from rtpipe.daemon.config_session import PersistKey
+from rtpipe.daemon.config_session import MIB, PersistKey
 
 LEAST_CHARS: Final = 32
+MOST_BYTES: Final = 8 * MIB
+"""Of a conversation that is written as one record, of which the store takes 16 MiB."""
 _FORMAT: Final = b"\x01"
 _NONCE_BYTES: Final = 12
 _WITHOUT_LIBRARY: Final = 'cryptography is not installed: pip install "rtpipe-gateway[persist]"'
@@ -59,7 +61,7 @@ class Sealer:
 
 
 def check_persist(loaded: Loaded, plugins: Mapping[str, AnyPlugin], configs: Mapping[str, object]) -> None:
-    """See that every key can be used, and that there is one where a stage wants sessions to be persisted.
+    """See that every key can be used, and that where a stage wants sessions to be persisted they can be.
 
     *plugins* and *configs* are by the stage's name. Raises ``ConfigError``.
     """
@@ -71,10 +73,19 @@ def check_persist(loaded: Loaded, plugins: Mapping[str, AnyPlugin], configs: Map
             _cipher(key.secret.reveal())
         except ConfigError as exc:
             raise loaded.sources.error(("persist", "keys", i, "secret"), str(exc)) from None
+    session = loaded.config.session
     for stage, plugin in plugins.items():
-        if not keys and stage in configs and plugin.wants_persistence(configs[stage]):
+        if stage not in configs or not plugin.wants_persistence(configs[stage]):
+            continue
+        if not keys:
             what = "its callers' sessions are to be persisted, and there is no key: write one in persist.keys"
             raise loaded.sources.error(("plugins", stage), what)
+        if not session.resume_window_s:
+            what = f"{stage} has sessions persisted, and with 0 nobody resumes one: write more, or no persist"
+            raise loaded.sources.error(("session", "resume_window_s"), what)
+        if session.conversation_bytes > MOST_BYTES:
+            what = f"{stage} has sessions persisted, each written whole: write {MOST_BYTES} at most"
+            raise loaded.sources.error(("session", "conversation_bytes"), what)
 
 
 def _cipher(secret: str) -> Any:

@@ -30,6 +30,7 @@ VARIABLE, SECRET = "TEST_SESSION_KEY", "k" * 40
 WHO = Principal(id="kiosk", persist=True)
 PLACE = ("kiosk", "", b"0" * 32)
 RESTART = Ending(1012, "service restart", HOST)
+KEY = f'[persist]\nkeys = [{{ id = "a", secret = {{ env = "{VARIABLE}" }} }}]\n'
 IMAGE = {"type": "input_image", "image_url": f"data:image/png;base64,{'A' * 1000}"}
 
 
@@ -322,6 +323,14 @@ def test_a_record_is_good_in_its_place_alone() -> None:
         (
             '[persist]\nkeys = [{ id = "a", secret = { env = "TEST_SHORT" } }]\n',
             "persist.keys[0].secret: this secret has fewer than 32 characters: make one with",
+        ),
+        (
+            f"{KEY}[session]\nresume_window_s = 0\n",
+            "session.resume_window_s: auth has sessions persisted, and with 0 nobody resumes one",
+        ),
+        (
+            f"{KEY}[session]\nconversation_bytes = 9_000_000\n",
+            "session.conversation_bytes: auth has sessions persisted, each written whole: write 8388608",
         ),
     ],
 )
