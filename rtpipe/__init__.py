@@ -6,6 +6,7 @@ Plugin authors import everything from here::
 """
 
 from rtpipe.api import facts
+from rtpipe.api.addresses import http_url
 from rtpipe.api.errors import ConfigError, HookFailed, QueueFull, Refused, RtpipeError
 from rtpipe.api.event import Event, Json, UnreadableEvent
 from rtpipe.api.hooks import on_client, on_server, watch_client, watch_server
@@ -67,6 +68,7 @@ __all__ = [
     "UnreadableEvent",
     "Verdict",
     "facts",
+    "http_url",
     "on_client",
     "on_server",
     "reject",

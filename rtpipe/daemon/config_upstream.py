@@ -1,6 +1,5 @@
 """What an operator may write about an upstream, and what of it does not fit together."""
 
-import ipaddress
 from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Literal
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from rtpipe.api.addresses import is_this_machine
 from rtpipe.api.secret import Secret
 from rtpipe.protocol.models import end_of_life
 from rtpipe.transport.websocket import KEEPALIVE_S
@@ -208,7 +208,10 @@ def _check_url(upstream: Upstream) -> None:
         host, _ = parts.hostname, parts.port
     except ValueError as exc:
         raise ValueError(f"is no URL: {exc}") from None
-    if parts.scheme not in (("wss", "ws") if kind == "sim" or _is_here(host) else ("wss",)) or not host:
+    if (
+        parts.scheme not in (("wss", "ws") if kind == "sim" or is_this_machine(host) else ("wss",))
+        or not host
+    ):
         starts = "ws:// or wss://host/…" if kind == "sim" else "wss://host/…"
         here = " (ws:// only to this machine: a key must not cross a network in clear)"
         raise ValueError(f"expected {starts} for kind {kind}{here if parts.scheme == 'ws' else ''}")
@@ -218,10 +221,3 @@ def _check_url(upstream: Upstream) -> None:
         raise ValueError("has a user name or password in it: keys belong in api_key")
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("has characters that a URL cannot have")
-
-
-def _is_here(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False

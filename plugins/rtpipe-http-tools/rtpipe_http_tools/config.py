@@ -3,15 +3,13 @@
 Mistakes are ``ValueError`` here, not ``ConfigError``: msgspec adds to them where in the file they are.
 """
 
-import ipaddress
 import re
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
-from rtpipe import Secret
+from rtpipe import Secret, http_url
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 PLACE = re.compile(r"\{([^{}]*)\}")
@@ -103,17 +101,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def _check_url(url: str) -> None:
     head, brace, _ = url.partition("{")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError(f"url {url!r} is none") from None
-    if parts.scheme not in ("https", "http") or not host or not url.isascii() or not url.isprintable():
-        raise ValueError(f"url {url!r}: write https://host/path")
-    if " " in url or parts.fragment or parts.username is not None or parts.password is not None:
-        raise ValueError("url: no spaces, fragments or passwords; a secret goes into headers or bearer")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError(f"url {url!r}: http is for this machine alone: write https")
+    parts = http_url(url)
     if brace and (len(head) < len(f"{parts.scheme}://{parts.netloc}/") or "{" in parts.query):
         raise ValueError(f"url {url!r}: an argument can stand in the path alone")
     for name in PLACE.findall(parts.path):
@@ -121,12 +109,3 @@ def _check_url(url: str) -> None:
             raise ValueError(f"url {url!r}: {{{name}}} is no name of an argument")
     if re.search(r"[{}]", PLACE.sub("", parts.path)):
         raise ValueError(f"url {url!r}: a brace has no other")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

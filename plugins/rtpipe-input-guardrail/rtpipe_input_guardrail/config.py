@@ -1,12 +1,12 @@
 """What the operator writes."""
 
 import re
-from ipaddress import ip_address
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
+
+from rtpipe import http_url
 
 Policy = Literal["allow", "refuse"]
 
@@ -54,16 +54,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             re.compile(self.pattern)
         except re.error as exc:
             raise ValueError(f"pattern: not a regular expression: {exc}") from None
-        if self.classifier_url and not _is_safe(self.classifier_url):
-            raise ValueError("classifier_url: expected https://…, or http:// to this machine")
-
-
-def _is_safe(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if parts.scheme != "http":
-            return parts.scheme == "https" and bool(host)
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+        if self.classifier_url:
+            try:
+                http_url(self.classifier_url)
+            except ValueError as exc:
+                raise ValueError(f"classifier_{exc}") from None

@@ -284,8 +284,8 @@ async def test_the_classifier(how: str, policy: str) -> None:
     ("options", "message"),
     [
         ({"pattern": "("}, "not a regular expression"),
-        ({"classifier_url": "http://example.com/"}, "expected https"),
-        ({"classifier_url": "http://["}, "expected https"),
+        ({"classifier_url": "http://example.com/"}, "classifier_url: http is for this machine alone"),
+        ({"classifier_url": "http://["}, "classifier_url: it is none"),
         ({"on_classifier_failure": "maybe"}, "Invalid enum value"),
         ({"transcript_timeout_s": 0}, "transcript_timeout_s"),
     ],

@@ -3,15 +3,13 @@
 Mistakes are ``ValueError`` here, not ``ConfigError``: msgspec adds to them where in the file they are.
 """
 
-import ipaddress
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
-from rtpipe import ConfigError, Secret
+from rtpipe import ConfigError, Secret, http_url
 
 _NAME_PART = re.compile(r"[A-Za-z0-9_-]{0,32}")
 Values = dict[str, str | Secret]
@@ -78,7 +76,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         if not _NAME_PART.fullmatch(self.prefix):
             raise ValueError(f"prefix {self.prefix!r}: write up to 32 letters, digits, _ or -")
         if self.url:
-            _check_url(self.url)
+            http_url(self.url)
 
     def revealed_env(self) -> dict[str, str]:
         """The environment of the program. Raises ``ConfigError``."""
@@ -105,26 +103,3 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def _reveal(value: str | Secret) -> str:
     return value if isinstance(value, str) else value.reveal()
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError(f"url {url!r} is none") from None
-    if parts.scheme not in ("https", "http") or not host or not url.isascii() or not url.isprintable():
-        raise ValueError(f"url {url!r}: write https://host/path")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("url: no passwords; a secret goes into headers or bearer")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError(f"url {url!r}: http is for this machine alone: write https")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
