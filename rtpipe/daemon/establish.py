@@ -184,6 +184,7 @@ async def _establish(
             session_type=TRANSCRIPTION if knock.intent == TRANSCRIPTION else "realtime",
             observer=process.observe,
             redact=process.redact,
+            turn=process.turn,
             taps=process.taps,
             host_tools=process.tools,
             traceparent=_traceparent(knock.request) if before is None else before.traceparent,

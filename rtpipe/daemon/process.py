@@ -191,8 +191,8 @@ class Process:
             raise _shutting_down()
 
     async def turn(self) -> None:
-        """Wait before a few milliseconds of work for somebody who comes. Of a crowd one goes on at a time,
-        and then the sessions in service have as long."""
+        """Wait before a few milliseconds of work: for somebody who comes, or on a large event. Of a crowd one
+        goes on at a time, and then the other sessions have as long."""
         async with self._turns:
             await trio.sleep(_TURN_S if self._turns.statistics().tasks_waiting else 0)
 

@@ -30,6 +30,8 @@ _JUDGED = frozenset(
 )
 _SESSION_EVENTS = frozenset({Server.SESSION_CREATED, Server.SESSION_UPDATED})
 POLICY_VIOLATION = 1008
+LARGE_BYTES = 16 * 1024
+"""To judge a larger event may take milliseconds: of all sessions' one comes at a time."""
 MAX_SETTINGS = 500
 """In one update. Ten times what the protocol knows; each is compared with all that came before."""
 
@@ -47,21 +49,25 @@ class ClientEdge:
     async def frames(self, payloads: list[bytes]) -> None:
         """What came with one read: runs of what nobody wants pass with one write."""
         session, upstream_edge = self._session, self._session.upstream_edge
-        lane = session.lane(UPSTREAM)
         now = trio.current_time()
         run: list[bytes] = []
         # Nothing else happens until the next await, so what holds now holds for a whole run.
         passable = upstream_edge.passable()
         for payload in payloads:
+            if len(payload) > LARGE_BYTES:
+                await self._pass_on(run)
+                run = []
+                await session.turn()
+                if not session.client.listening:
+                    return
+                passable = upstream_edge.passable()
             kind = self._readable(payload)
             if passable and kind in self._unwanted:
                 session.meter.passed(UPSTREAM, kind, payload, now)
                 run.append(payload)
                 continue
-            if run:
-                upstream_edge.carried.audio.append(run)
-                await lane.pass_on(run, session.upstream)
-                run = []
+            await self._pass_on(run)
+            run = []
             if kind is not None:
                 await self._walk(kind, payload)
             # To judge one may take milliseconds: everybody else comes before the next.
@@ -69,9 +75,12 @@ class ClientEdge:
             if not session.client.listening:
                 return
             passable = upstream_edge.passable()
+        await self._pass_on(run)
+
+    async def _pass_on(self, run: list[bytes]) -> None:
         if run:
-            upstream_edge.carried.audio.append(run)
-            await lane.pass_on(run, session.upstream)
+            self._session.upstream_edge.carried.audio.append(run)
+            await self._session.lane(UPSTREAM).pass_on(run, self._session.upstream)
 
     def _readable(self, payload: bytes) -> str | None:
         """The event's type; None when the client has been told that it cannot be forwarded."""

@@ -78,7 +78,8 @@ class Leg:
             taken = loss.taken
         finally:
             self._sending -= 1
-            self._sent.unpark_all()
+            if self._sent:
+                self._sent.unpark_all()
         if self.shown is not None and taken:
             self.shown(payloads[:taken])
         return taken

@@ -69,7 +69,9 @@ class Session:
         host_tools: HostTools | None = None,
         traceparent: str = "",
         redact: Callable[[Fact], Fact] = lambda fact: fact,
+        turn: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     ) -> None:
+        """*turn* waits before what takes milliseconds, lest many sessions do it at once."""
         self.id = session_id
         self.principal = principal
         self.model = model
@@ -99,6 +101,7 @@ class Session:
         self._nursery = nursery
         self._observer = observer
         self._redact = redact
+        self.turn = turn
         self.began_s = trio.current_time()
         self.kept: dict[str, msgspec.Raw] = {}  # JSON that stages keep, by their names
         self.changed: Callable[[], None] = lambda: None

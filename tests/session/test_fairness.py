@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rtpipe.daemon.process import Process
 from rtpipe.protocol import reading
-from rtpipe.session.client_edge import MAX_SETTINGS
+from rtpipe.session.client_edge import LARGE_BYTES, MAX_SETTINGS
 from rtpipe.testing import ChainHarness
 
 TEXTS = st.text(alphabet=',[{"\\:x', max_size=8)
@@ -79,6 +79,22 @@ async def test_between_two_events_of_one_read_others_are_served(autojump_clock):
             await chain.session.client_edge.frames([b"no event"] * 200)
             nursery.cancel_scope.cancel()
         assert turns >= 198  # of two tasks that are ready, who goes first is chance
+
+
+async def test_large_events_wait_for_their_turn_and_stay_in_order(autojump_clock):
+    async with ChainHarness({}) as chain:
+        turns = []
+
+        async def turn() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            turns.append(chain.upstream.take_types())
+
+        chain.session.turn = turn
+        small, large = b'{"type":"input_audio_buffer.append","audio":"AAAA"}', b"A" * LARGE_BYTES
+        await chain.session.client_edge.frames([small, b'{"type":"odd","a":"%b"}' % large, small])
+        await trio.testing.wait_all_tasks_blocked()
+        assert turns == [["input_audio_buffer.append"]]
+        assert chain.upstream.take_types() == ["odd", "input_audio_buffer.append"]
 
 
 async def test_of_a_crowd_one_goes_on_at_a_time(autojump_clock):
