@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-import httpx2
 import msgspec
 
 from rtpipe import (
@@ -42,8 +41,7 @@ from rtpipe_auth.policy import POLICY_LABEL, Applied
 from rtpipe_auth.registry import Registry, unknown_key
 
 if TYPE_CHECKING:
-    from rtpipe_auth.key_sets import KeySet
-    from rtpipe_auth.tokens import Tokens
+    from rtpipe_auth.issuers import Issuers
 
 LOCKED = "locked_by_policy"
 SAFETY_IDENTIFIER = "openai-safety-identifier"
@@ -72,7 +70,7 @@ class Auth(Plugin[Config, State]):
 
     _registry: Registry
     _minter: Minter | None = None
-    _client: httpx2.AsyncClient | None = None
+    _issuers: "Issuers | None" = None
 
     # --- its life -------------------------------------------------------------------------------------------
 
@@ -94,27 +92,15 @@ class Auth(Plugin[Config, State]):
         if (options := self.config.client_secrets) is not None:
             keys = [_signing_key(each) for each in (options.signing_key, options.previous_key) if each]
             self._minter = Minter(keys, self.store, self._time)
-        self._key_sets: list[KeySet] = []
-        self._tokens = self._make_tokens() if self.config.issuers else None
+        if self.config.issuers:
+            from rtpipe_auth.issuers import Issuers  # here: it brings a cryptography library
+
+            self._issuers = Issuers(self.config, self.start_soon, self._time)
 
     async def shutdown(self) -> None:
         """Close what connections there are."""
-        if self._client is not None:
-            await self._client.aclose()
-
-    def _make_tokens(self) -> "Tokens":
-        # Loaded here: they bring a cryptography library, and most have no issuers.
-        from rtpipe_auth.key_sets import KeySet
-        from rtpipe_auth.tokens import Tokens
-
-        self._client = httpx2.AsyncClient(follow_redirects=False, trust_env=False, timeout=None)
-        issuers = {}
-        for each in self.config.issuers:
-            keys = KeySet(each, self._client, self.start_soon)
-            keys.refresh()
-            self._key_sets.append(keys)
-            issuers[each.issuer] = (each, keys)
-        return Tokens(issuers, self.config.policies, self._time)
+        if self._issuers is not None:
+            await self._issuers.aclose()
 
     def _time(self) -> float:
         return self.now()
@@ -151,8 +137,8 @@ class Auth(Plugin[Config, State]):
             caller = await self._minter.holder(key)
             if not self._registry.knows(caller.credential):
                 raise unknown_key()  # what it was made with is no longer good
-        elif caller is None and self._tokens is not None and is_token(key):
-            entry, caller = await self._tokens.holder(key)
+        elif caller is None and self._issuers is not None and is_token(key):
+            entry, caller = await self._issuers.holder(key)
             credential = self._registry.credential("issuer", entry.id)
             caller = msgspec.structs.replace(caller, credential=credential)
         if caller is None:
@@ -217,11 +203,9 @@ class Auth(Plugin[Config, State]):
             sentence += f", and {certificates} {'certificate' if certificates == 1 else 'certificates'}"
         if self.config.issuers:
             sentence += f", and tokens of {', '.join(each.id for each in self.config.issuers)}"
-        for entry, keys in zip(self.config.issuers, self._key_sets, strict=True):
-            if keys.failure:
-                return Health(
-                    ok=False, sentence=f"the keys of issuer {entry.id} cannot be had: {keys.failure}"
-                )
+        failure = None if self._issuers is None else self._issuers.failure()
+        if failure is not None:
+            return Health(ok=False, sentence=failure)
         return Health(ok=True, sentence=sentence)
 
     # --- its sessions ---------------------------------------------------------------------------------------

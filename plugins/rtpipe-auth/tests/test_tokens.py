@@ -231,7 +231,7 @@ async def test_keys_are_fetched_once_and_anew_when_they_change(
         now += 601  # fetched anew in the background, and used meanwhile
         await judge.ask(provider.token("two"))
         with trio.fail_after(10):
-            fetched = made.plugin("auth")._key_sets[0].refresh()
+            fetched = made.plugin("auth")._issuers.key_sets[0].refresh()
             if fetched is not None:
                 await fetched.wait()
         assert len(provider.asked) == 3
