@@ -23,6 +23,8 @@ _MESSAGE = "The connection to the model was lost during this answer."
 _NOT_WRITTEN = "The connection to the model was lost before this was transcribed."
 _MAX_UNWRITTEN = 1000
 
+AUDIO = frozenset({Client.AUDIO_APPEND, Client.AUDIO_COMMIT, Client.AUDIO_CLEAR})
+"""The caller's audio, and what becomes of it."""
 FOLLOWED = frozenset(
     {
         *FEEDS,
@@ -133,8 +135,7 @@ class Carried:
 
     def not_answered(self) -> list[Event]:
         """What the upstream was sent and has not answered, and what waits, without the caller's audio."""
-        audio = (Client.AUDIO_APPEND, Client.AUDIO_COMMIT, Client.AUDIO_CLEAR)
-        return [event for event in (*self.unanswered, *self._waiting) if event.type not in audio]
+        return [event for event in (*self.unanswered, *self._waiting) if event.type not in AUDIO]
 
     def awaited(self, item_id: str) -> str | None:
         """What the upstream is still to do with this item: the type of the last event that creates or deletes

@@ -44,6 +44,9 @@ class HoldQueue:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __iter__(self) -> Iterator[Event]:
+        return (entry.event for entry in self._entries)
+
     def blocks(self, kind: str) -> bool:
         """Whether the ordering table makes an event of this kind wait behind something in the queue."""
         return any(must_wait(kind, waiting, self._direction) for waiting in self._kinds)

@@ -5,8 +5,9 @@ of plugins and the host come through ``inject`` and ``do``, and are taken up aft
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable, Container, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -71,6 +72,11 @@ class Port(Protocol):
         ...
 
     def record(self, fact: Fact) -> None: ...
+
+    @property
+    def changed(self) -> Callable[[], None]:
+        """Is called when something is held."""
+        ...
 
     def kind(self, event: Event) -> str:
         """How the ordering table sorts an event."""
@@ -186,6 +192,16 @@ class Lane:
         """Events in hold queues."""
         return sum(len(queue) for queue in self._queues.values())
 
+    def held(self) -> Iterator[Event]:
+        """What is in them, in the order in which it came."""
+        for step in sorted(self._queues, reverse=True):  # who is further on came before
+            yield from self._queues[step]
+
+    def enter_again(self, event: Event) -> None:
+        """Have an event walk that another process held, behind those that do so already."""
+        self.tally.entered += 1
+        self.do(partial(self._walk, event, 0))
+
     def release(self, key: str, step: int, event: Event | None) -> bool:
         """Let what a stage holds under *key* go on, or *event* in its place, as far as the ordering table
         allows.
@@ -263,7 +279,9 @@ class Lane:
         if queue is None:
             queue = self._queues[step] = HoldQueue(self.direction, self._limits.hold_bytes, self._limits.held)
         kind = self._port.kind(event)
-        return queue.add(Held(event, kind, key, trio.current_time(), put_back=put_back))
+        is_kept = queue.add(Held(event, kind, key, trio.current_time(), put_back=put_back))
+        self._port.changed()
+        return is_kept
 
     # --- the surroundings of a walk -------------------------------------------------------------------------
 

@@ -3,19 +3,23 @@
 What is being said is not in it: audio that no turn was made of, and answers that run.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
-from rtpipe.api.event import Event, Json
+from rtpipe.api.event import CLIENT, HOST, Event, Json
 from rtpipe.protocol import events, items
+from rtpipe.protocol.catalogue import UPSTREAM
+from rtpipe.session.carried import AUDIO
 
 if TYPE_CHECKING:
     from rtpipe.session.session import Session
 
 VERSION = 1
+_HELD_BYTES = 4 * 1024 * 1024
+"""What is held is written up to here: with all of it a session might be too large to be written at all."""
 _NOBODY_KNOWS = (
     "The gateway was restarted while this was being done. Whether it was done, and with what result, is not "
     "known."
@@ -47,7 +51,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     *asked* is the configuration as the client asked for it: what stages make of it is composed again.
     *kept* is what stages keep, by their names. *recent* and *missed* are the events that the client was sent
-    last, and those it was not: only a session that is put away on purpose knows them.
+    last, and those it was not: only a session that is put away on purpose knows them. *held* are the events
+    of the client's and the host's that stages held back, and what waited behind them: they walk again.
     """
 
     version: int
@@ -67,6 +72,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int
     micro_usd: int
     kept: dict[str, msgspec.Raw]
+    held: Sequence[KeptEvent] = ()
     recent: Sequence[bytes] = ()
     missed: Sequence[bytes] = ()
 
@@ -94,10 +100,8 @@ def take(session: "Session", *, put_away: bool = False) -> Snapshot:
         ],
         hidden=sorted(session.veil.hidden_items & carried.log.entries.keys()),
         own_ids=session.veil.own_ids,
-        unanswered=[
-            KeptEvent(event.type, event.payload, event.origin, event.audible)
-            for event in carried.not_answered()
-        ],
+        unanswered=[_kept(event) for event in carried.not_answered()],
+        held=list(_held(session)),
         owes_turn=carried.owes_turn,
         turns=sums.turns,
         tokens=sums.tokens,
@@ -106,6 +110,24 @@ def take(session: "Session", *, put_away: bool = False) -> Snapshot:
         recent=recent,
         missed=missed,
     )
+
+
+def _kept(event: Event) -> KeptEvent:
+    return KeptEvent(event.type, event.payload, event.origin, event.audible)
+
+
+def _held(session: "Session") -> Iterator[KeptEvent]:
+    room = _HELD_BYTES
+    for event in session.lane(UPSTREAM).held():
+        room -= len(event.payload)
+        if room < 0:
+            return
+        if event.origin in (CLIENT, HOST) and event.type not in AUDIO:
+            yield _kept(event)
+
+
+def _event(kept: KeptEvent) -> Event:
+    return Event.received(kept.payload, kept.type, kept.origin, audible=kept.audible)
 
 
 def restore(snapshot: Snapshot, session: "Session") -> None:
@@ -119,12 +141,11 @@ def restore(snapshot: Snapshot, session: "Session") -> None:
     veil.restore(snapshot.own_ids)
     for each in snapshot.items:
         carried.log.restore(each.id, each.item, is_done=each.is_done, speech_s=each.speech_s)
-    unanswered = [
-        Event.received(each.payload, each.type, each.origin, audible=each.audible)
-        for each in snapshot.unanswered
-    ]
+    unanswered = [_event(each) for each in snapshot.unanswered]
     for event in unanswered:
         carried.keep(event)
+    for held in snapshot.held:
+        session.lane(UPSTREAM).enter_again(_event(held))
     # Clients answer their own calls. Those that a stage was making nobody makes any more: the model, which
     # waits for what came of them, is told so.
     created = [item for event in unanswered if (item := events.item_of(event.data)) is not None]

@@ -9,7 +9,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtpipe import Event, Plugin, Principal, Session, facts, on_client
+from rtpipe import Event, Hold, Plugin, Principal, Session, facts, on_client
 from rtpipe.protocol import items
 from rtpipe.session import snapshot
 from rtpipe.session.snapshot import Snapshot
@@ -126,6 +126,46 @@ async def test_what_was_refused_is_not_asked_again(autojump_clock: Any) -> None:
         await chain.upstream.send({"type": "error", "event_id": "e5", "error": {"event_id": "mine"}})
         (event,) = chain.snapshot().unanswered
         assert b"u1" in event.payload
+
+
+class Waits(Plugin[None, None]):
+    """Holds every request for an answer."""
+
+    @on_client("response.create")
+    def hold(self, session: Session[None], event: Event) -> Hold:
+        return Hold("until it is released")
+
+
+async def test_what_was_held_is_held_again(autojump_clock: Any) -> None:
+    created = {"type": "session.created", "event_id": "e1", "session": {"id": "s"}}
+    changes = 0
+
+    def changed() -> None:
+        nonlocal changes
+        changes += 1
+
+    async with ChainHarness({"waits": Waits}) as chain:
+        await chain.upstream.send(created)
+        chain.session.changed = changed
+        await chain.client.send({"type": "response.create", "event_id": "mine"})
+        assert changes
+        await chain.client.send({"type": "input_audio_buffer.commit"})
+        await chain.client.send({"type": "conversation.item.create", "item": {"id": "u1", "type": "message"}})
+        before = chain.snapshot()
+    async with ChainHarness({"waits": Waits}, restores=before) as chain:
+        await chain.upstream.send(created)
+        assert chain.upstream.take() == []
+        chain.session.view("waits").release("until it is released")
+        await chain.settle()
+        first, second = chain.upstream.take()
+        assert (first["type"], first["event_id"]) == ("response.create", "mine")
+        assert (second["type"], second["item"]["id"]) == ("conversation.item.create", "u1")
+        chain.check_fates()
+    async with ChainHarness({}, restores=before) as chain:  # by other plugins, which hold nothing
+        assert [event["type"] for event in chain.upstream.take()] == [
+            "response.create",
+            "conversation.item.create",
+        ]
 
 
 class Hider(Plugin[None, None]):
