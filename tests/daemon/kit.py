@@ -31,6 +31,7 @@ from tests.daemon.wire import (
     read_head,
     switch,
 )
+from tests.marked import leaked
 
 KEY = "sk-of-the-client"
 UPSTREAM_KEY = "sk-of-the-gateway"
@@ -187,6 +188,8 @@ async def started(
                 process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()
+    shown = leaked(file, told.out + told.err)
+    assert not shown, sorted(set(shown))
 
 
 @asynccontextmanager

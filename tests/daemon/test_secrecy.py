@@ -21,6 +21,7 @@ from tests.daemon.kit import (
 )
 from tests.daemon.lines import ask, asked, speaking
 from tests.daemon.wire import Head, get, knock, read_head
+from tests.marked import CARD, leaked
 
 MARK = "MARKED"
 CLIENT_KEY = f"sk-{MARK}-of-the-client"
@@ -145,7 +146,17 @@ def test_a_log_line_is_one_line():
     assert line.isprintable()
 
 
-CARD = "4111 1111 1111 1111"
+def test_what_is_shown_is_found(file):
+    """Of every daemon process of the tests, in what it says and in what it has written."""
+    path = file()
+    written = path.parent / "state" / "store.sqlite3"
+    written.parent.mkdir()
+    written.write_bytes(b"\0" + CLIENT_KEY.encode() + b"\0")
+    token = "eyJhbGciOiJFUzI1NiJ9.e30.sig"
+    said = f"Bearer {WRONG_KEY}; ek_{'a' * 40}; {token} and {CARD}, but not at risk-free or ek_1"
+    assert len(leaked(path, said)) == 5
+    assert leaked(path, said)[-1] == f"{CLIENT_KEY} in {written}"
+    assert leaked(path.with_name("none.toml"), "nothing") == []
 
 
 async def test_a_marked_card_in_no_output(file, tmp_path):

@@ -16,12 +16,12 @@ from tests.daemon.lines import ask as ask_admin
 from tests.daemon.lines import asked, speaking
 from tests.daemon.test_one_voice import TOOL
 from tests.daemon.wire import WAIT_S, ask, get
+from tests.marked import CARD
 
 MARK = "MARKED"
 CLIENT_KEY = f"sk-{MARK}-of-the-client"
 UPSTREAM_KEY = f"sk-{MARK}-of-the-gateway"
 COLLECTOR_KEY = f"{MARK}-of-the-collector"
-CARD = "4111 1111 1111 1111"
 DIGITS = CARD.replace(" ", "")
 TEXT = {"type": "realtime", "output_modalities": ["text"]}
 

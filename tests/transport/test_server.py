@@ -425,7 +425,7 @@ async def test_nothing_of_a_request_is_logged(start: Start, caplog: pytest.LogCa
     caplog.set_level(logging.DEBUG, "rtpipe.transport")
 
     async def handler(exchange: Exchange) -> None:
-        await exchange.accept(exchange.request.headers.get("x-missing") or "sk-secret")
+        await exchange.accept(exchange.request.headers.get("x-missing") or "nothing offered")
 
     port = await start(handler)
     wire = UPGRADE.replace(b"realtime", b"realtime?key=sk-secret") + b"Authorization: Bearer sk-secret\r\n"
