@@ -9,10 +9,9 @@ import trio
 
 from tests.daemon.kit import MODEL, running
 from tests.daemon.lines import speaking
-from tests.daemon.test_json_lines import RUN, place, says, text_of
+from tests.daemon.test_json_lines import RUN, says, text_of
 from tests.sim.kit import silence, tone
 
-__all__ = ["place"]  # a fixture
 TEXT = {"type": "realtime", "output_modalities": ["text"]}
 TOOL = """
 import trio

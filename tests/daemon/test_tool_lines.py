@@ -12,11 +12,10 @@ import trio
 
 from tests.daemon.kit import KEY, MODEL, running
 from tests.daemon.lines import ask, reloadable, speaking
-from tests.daemon.test_json_lines import ADMIN, RUN, TEXT, place, says, text_of
+from tests.daemon.test_json_lines import ADMIN, RUN, TEXT, says, text_of
 from tests.daemon.wire import WAIT_S
 from tests.docs.pages import block
 
-__all__ = ["place"]  # a fixture
 PAGE = "config/README.md"
 TOOLS_KEY, OTHER_KEY = "sk-of-the-desk", "sk-of-another"
 

@@ -15,12 +15,11 @@ import trio
 from tests.architecture.tree import ROOT
 from tests.daemon.kit import MODEL, running
 from tests.daemon.lines import speaking
-from tests.daemon.test_json_lines import RUN, place, says, text_of
+from tests.daemon.test_json_lines import RUN, says, text_of
 from tests.daemon.test_tool_lines import TOOLS_KEY, key_table
 from tests.daemon.wire import WAIT_S
 from tests.docs.pages import block
 
-__all__ = ["place"]  # a fixture
 MCP_SERVER = ROOT / "plugins/rtpipe-mcp-tools/tests/server.py"
 HTTP_TOOL = """
 [plugins.http-tools.tools.get_weather]
