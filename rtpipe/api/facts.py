@@ -179,10 +179,11 @@ class Alerted(Fact, frozen=True):
 
 
 class LegChanged(Fact, frozen=True):
-    """*leg* is client or upstream; *change* is attached or detached; lost, then replaced (an upstream);
-    parked, then resumed (a client).
+    """*leg* is client or upstream; *change* is attached; lost, then replaced (an upstream); parked, then
+    resumed (a client).
 
-    *cause* is why it was lost, detached or parked, and of replaced and resumed what was not carried over.
+    *cause* is why it was lost or parked, the close code first; of replaced and resumed what was not carried
+    over.
     """
 
     leg: str

@@ -45,7 +45,7 @@ METRICS: Mapping[str, Described] = {
         "counter", "Events that were not let through, by stage and code.", ("stage", "code")
     ),
     "rtpipe_disconnects": Described(
-        "counter", "Connections lost under a session that lives on, by leg and cause.", ("leg", "cause")
+        "counter", "Connections lost under a session that lives on, by leg and close code.", ("leg", "code")
     ),
     "rtpipe_reconnects": Described("counter", "Connections replaced under a session, by leg.", ("leg",)),
     "rtpipe_turns": Described("counter", "Turns of callers, by who ended them: vad or client.", ("by",)),

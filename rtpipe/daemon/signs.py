@@ -81,7 +81,7 @@ class Signs:
         match fact:
             case SessionOpened():
                 self._add(now, "sessions")
-            case LegChanged() if fact.change not in ("attached", "detached"):
+            case LegChanged(change="replaced" | "resumed"):
                 self._add(now, "reconnects")
                 self._reconnects()
             case ToolCalled() if fact.status not in _AFTER:

@@ -144,9 +144,10 @@ class Totals:
             self._observe("rtpipe_turn_latency_seconds", fact.turn_latency_s, model)
 
     def _leg(self, fact: facts.LegChanged) -> None:
-        if fact.change == "detached":
-            self._count("rtpipe_disconnects", fact.leg, self._word("disconnect", fact.cause))
-        elif fact.change != "attached":
+        if fact.change in ("lost", "parked"):
+            code = fact.cause.partition(" ")[0]  # what comes behind it are the peer's words
+            self._count("rtpipe_disconnects", fact.leg, _code(int(code)) if code.isdecimal() else OTHER)
+        elif fact.change in ("replaced", "resumed"):
             self._count("rtpipe_reconnects", fact.leg)
 
     def _count(self, name: str, *labels: str, amount: float = 1) -> None:

@@ -169,14 +169,6 @@ class Session:
         self.record(LegChanged(leg="client", change="attached", cause=""))
         await self.stages.tell("client_attached")
 
-    async def detach_client(self, cause: str) -> None:
-        """Take the client off; the session goes on without one."""
-        connection = self.client.detach()
-        if connection is not None:
-            await connection.close(NORMAL, cause)
-        self.record(LegChanged(leg="client", change="detached", cause=cause))
-        await self.stages.tell("client_detached", cause)
-
     def opened(self, listener: str, upstream: str, address: str = "") -> None:
         """Record that the session is in service."""
         self.record(

@@ -1,9 +1,12 @@
 """Metrics where they are asked for, and bounded whatever comes."""
 
 import pytest
+import trio
 
 from rtpipe.api import facts
 from rtpipe.daemon import metrics
+from rtpipe.daemon.totals import Totals
+from rtpipe.testing import ChainHarness
 from tests.daemon.kit import in_process
 from tests.daemon.wire import get
 
@@ -61,6 +64,21 @@ async def test_ten_thousand_names_are_a_bounded_number_of_labels(text):
             bounded += len(words) == 101
     assert bounded >= 5  # it was put to the test
     assert exposed < 4 * 2**20
+
+
+async def test_a_connection_that_is_lost_and_replaced_counts_as_one_of_each(autojump_clock):
+    async with ChainHarness({}, redials=True) as chain:
+        chain.session.parking.allow()
+        chain.client.connection.abort("in words of its own")
+        await chain.settle()
+        await chain.resume_client()
+        chain.upstream.connection.abort()
+        await trio.sleep(2)
+    totals = Totals()
+    for fact in chain.facts:
+        totals.fact(fact)
+    assert totals.counters["rtpipe_disconnects"] == {("client", "1006"): 1, ("upstream", "1006"): 1}
+    assert totals.counters["rtpipe_reconnects"] == {("client",): 1, ("upstream",): 1}
 
 
 async def _size(gateway):

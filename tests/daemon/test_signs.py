@@ -43,7 +43,8 @@ class Scene:
         self.signs.fact(facts.Spent(principal="p", model="m", micro_usd=int(usd * 1e6), usage={}))
 
     def replaced(self):
-        self.signs.fact(facts.LegChanged(leg="upstream", change="replaced", cause=""))
+        for change in ("lost", "replaced"):
+            self.signs.fact(facts.LegChanged(leg="upstream", change=change, cause=""))
 
 
 def test_tool_errors_are_a_share_of_enough_calls():

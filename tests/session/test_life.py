@@ -152,28 +152,30 @@ async def test_close_codes_both_ways_are_legal(code):
 async def test_the_client_may_go_and_come_back_to_the_same_session():
     async with ChainHarness({"a": Noted}) as chain:
         await chain.client.send({"type": "count"})
-        await chain.session.detach_client("went away")
+        chain.session.parking.allow()
+        chain.client.connection.abort("went away")
+        await chain.settle()
         assert chain.session.ending is None
         await chain.upstream.send({"type": "response.done"})
-        await chain.replace_client()
+        await chain.resume_client()
         await chain.client.send({"type": "count"})
         assert [e["n"] for e in chain.upstream.take()] == [1, 2]
         old = chain.client
-        await chain.replace_client()
+        await chain.resume_client()
         await chain.settle()
         assert old.closing.code == 1000
         await chain.client.send({"type": "count"})
         assert [e["n"] for e in chain.upstream.take()] == [3]
         chain.check_fates()
     told = [c for c in calls if c.split()[0] in ("attached", "detached")]
-    assert told == ["attached a", "detached a went away", "attached a", "attached a"]
+    assert told == ["attached a", "detached a 1006 went away", "attached a", "attached a"]
     changes = [(f.leg, f.change) for f in chain.facts if isinstance(f, facts.LegChanged)]
     assert changes == [
         ("upstream", "attached"),
         ("client", "attached"),
-        ("client", "detached"),
-        ("client", "attached"),
-        ("client", "attached"),
+        ("client", "parked"),
+        ("client", "resumed"),
+        ("client", "resumed"),
     ]
 
 
