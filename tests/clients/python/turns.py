@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from textwrap import indent
 from typing import Any
 
-WAIT_S = 30
+WAIT_S = 90
 GREETING = "Good day — ünïcode 🎉"
 LONG = "All work and no play makes it a long story. " * 30
 """Said back, this takes long enough to be interrupted."""
