@@ -46,6 +46,14 @@ class Pointer(msgspec.Struct, frozen=True):
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
 
+    @staticmethod
+    def decode(record: bytes) -> "Pointer":
+        """What a record says; one that is damaged points to no session that there is."""
+        try:
+            return msgspec.json.decode(record, type=Pointer)
+        except msgspec.MsgspecError:
+            return Pointer(session="(damaged)", principal="", token="")
+
 
 class Head(msgspec.Struct, frozen=True):
     """What a session is restored from. *model* is the one its client asked for, None if it named none."""
@@ -109,11 +117,11 @@ class Keeper:
             self._found = await self._records.get(self._at)
             if self._found is None:
                 return None
-            pointer = msgspec.json.decode(self._found, type=Pointer)
+            found = Pointer.decode(self._found)
             try:
-                return await self._read(pointer.token)
+                return await self._read(found.token)
             except (Unreadable, ValueError) as exc:  # ValueError: another version wrote it
-                self._owner.unreadable(pointer.session, str(exc))
+                self._owner.unreadable(found.session, str(exc))
         except StoreError as exc:
             log.warning("a session cannot be looked for: %s", exc)
         return None
@@ -129,7 +137,7 @@ class Keeper:
                 await self._owner.erase(self._prefix(self._token))
                 raise in_use()
             self._ours = ours
-            await self._owner.erase(self._prefix(msgspec.json.decode(self._found, type=Pointer).token))
+            await self._owner.erase(self._prefix(Pointer.decode(self._found).token))
         except StoreError as exc:
             log.warning("session %s is not restored: %s", head.session.session, exc)
             raise Refused(503, "session_not_restored", "This session cannot be restored just now.") from None

@@ -10,8 +10,6 @@ import hashlib
 import logging
 from collections.abc import Callable
 
-import msgspec
-
 from rtpipe.api.event import HOST
 from rtpipe.api.facts import Alerted, Fact
 from rtpipe.api.principal import Principal
@@ -80,7 +78,7 @@ class Persistence:
         while found := await self.records.scan(POINTERS, after=after):
             for key, value in found.items():
                 after = key
-                pointer = msgspec.json.decode(value, type=Pointer)
+                pointer = Pointer.decode(value)
                 if name in (pointer.session, pointer.principal):
                     await self.erase(f"{PARTS}{key.removeprefix(POINTERS)}/")
                     await self.records.swap(key, value, None)

@@ -247,12 +247,15 @@ async def test_one_that_cannot_be_opened_is_told_and_costs_nothing_else(disk: Di
     assert head.session.session == new
 
 
-async def test_a_damaged_record_is_none(disk: Disk) -> None:
+@pytest.mark.parametrize("which", ["of/", "at/"])
+async def test_a_damaged_record_is_none(disk: Disk, which: str) -> None:
     await left(disk.process())
-    for key, record in (await disk.records.scan("of/")).items():
+    for key, record in (await disk.records.scan(which)).items():
         await disk.records.put(key, record[:-1] + bytes([record[-1] ^ 1]))
-    assert await (await keeper(disk.process())).find() is None
+    process = disk.process()
+    assert await (await keeper(process)).find() is None
     assert len(disk.facts) == 1
+    assert await process.forget("nobody") == 0
 
 
 async def test_while_the_disk_fails_the_session_goes_on(
