@@ -77,13 +77,10 @@ class Told:
     sessions: list[Conversation]
     lost: list[str]
     """What was not carried over, each time a leg was replaced or taken up again."""
-    replaced: int = 0
-    """How often another session at the model took over."""
 
     @property
     def final(self) -> Conversation:
-        """In the session that served last: the call may end while the next one is still being told."""
-        return self.sessions[min(self.replaced, len(self.sessions) - 1)]
+        return self.sessions[-1]
 
 
 def told(model_log: Iterable[str], gateway_log: Iterable[str]) -> dict[str, Told]:
@@ -109,10 +106,7 @@ def told(model_log: Iterable[str], gateway_log: Iterable[str]) -> dict[str, Told
             names[fields["session"]] = fields["model"].removeprefix(MODEL)
         elif entry.get("fact") == "LegChanged" and fields["change"] in ("replaced", "resumed"):
             name = names.get(fields["session"])
-            if name not in calls:
-                continue
-            calls[name].replaced += fields["change"] == "replaced"
-            if fields["cause"]:
+            if name in calls and fields["cause"]:
                 calls[name].lost.append(fields["cause"])
     return calls
 

@@ -73,9 +73,3 @@ def test_each_frame_is_one_event_however_it_comes(size):
     pieces = [piece for at in range(0, len(data), size) for piece in events.of(data[at : at + size])]
     assert [is_event for _, is_event in pieces] == [False, True, False, True]
     assert b"".join(piece for piece, _ in pieces) == data
-
-
-@pytest.mark.parametrize(("replaced", "place"), [(0, 0), (1, 1), (2, 1)])
-def test_a_session_that_was_still_being_told_when_the_call_ended_is_not_the_last(replaced, place):
-    sessions = [Conversation({"a": CALL[0]}), Conversation()]
-    assert Told(sessions, [], replaced).final is sessions[place]
