@@ -7,6 +7,7 @@ const SESSION = { type: "realtime", tools: [DICE], audio: { input: { transcripti
 const LONG = "All work and no play makes it a long story. ".repeat(30);
 const [VOICE, CANCEL, TRUNCATE] = ["", "cancel again", "truncate again"];
 const UNTOLD_MS = 5_000;
+const PARTING = 3;
 const SILENCE = btoa("\0".repeat(48_000));
 
 export class Caller {
@@ -109,7 +110,7 @@ export class Caller {
     await this.#answered(["beside"], (turn) => this.#respond(turn, { conversation: "none", input: beside, ...TEXT }));
     await this.#interrupt();
     await this.#ask("good bye");
-    await this.#known();
+    for (let n = 0; n < PARTING; n++) await this.#known();
   }
 
   /** Wait for something, or a cut: whether it was not a cut. */

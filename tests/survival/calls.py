@@ -27,6 +27,9 @@ _ECHO = (("user", ""), ("assistant", "You said: "))
 COUNTING = {"openai-python", "WebSocket that counts"}
 NEVER_NOTICED = {("livekit-plugins-openai", "client", "hole")}
 """It sends no pings, and waits for ever on a connection that is dead."""
+PARTING = 4
+"""Events at the end of a call, of a few that say nothing new, behind which nothing is cut: a client that has
+heard all ends its call, and nobody waits until another model has been told the conversation."""
 _AT_ONCE = 60
 """Calls that one process makes, some of them at a time."""
 
@@ -89,7 +92,7 @@ async def cut(name: str, client: Client, here: Ground, spread: int | None) -> li
         for kind in KINDS:
             if (name, leg, kind) in NEVER_NOTICED:
                 continue
-            whole = range(uncut.passed[leg])
+            whole = range(uncut.passed[leg] - PARTING)
             outcomes.append(Outcome(name, leg, kind, len(whole)))
             calls += [
                 Cut(f"{name.split()[0]}-{leg}-{kind}-{boundary}", leg, kind, boundary, name in COUNTING)

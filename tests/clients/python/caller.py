@@ -30,6 +30,8 @@ SESSION = {
 LOST = "upstream_connection_lost"
 UNTOLD_S = 5
 """How long one that does not count waits for a call that it may have missed."""
+PARTING = 3
+"""What it says at the end only to hear that somebody is there: two events each."""
 SILENCE = bytes(48_000)
 """A second of it."""
 CANCEL, TRUNCATE = "cancel again", "truncate again"
@@ -165,7 +167,8 @@ class Caller:
         await self._beside()
         await self._interrupt()
         await self._ask("good bye")
-        await self._known()
+        for _ in range(PARTING):
+            await self._known()
 
     async def last(self, seconds: float) -> None:
         """A call for so long, over one connection."""
