@@ -27,7 +27,10 @@ def place_of(request: ConnectRequest, principal: Principal) -> Place | None:
     if key is None:
         return None
     if not MIN_LENGTH <= len(key) <= MAX_LENGTH:
-        message = f"A session key has {MIN_LENGTH} to {MAX_LENGTH} characters."
+        message = (
+            f"The key for the session ({PARAMETER}) has {len(key)} characters: "
+            f"choose a random one of {MIN_LENGTH} to {MAX_LENGTH}."
+        )
         raise Refused(400, "invalid_session_key", message)
     return principal.id, principal.labels.get(END_USER, ""), hashlib.sha256(key.encode()).digest()
 
