@@ -77,8 +77,7 @@ class Replacement:
                 log.warning("session %s: no other upstream: %s", session.id, exc.message)
                 break
             except FAILURES as exc:
-                why = str(exc) or "none answered in time"  # trio.TooSlowError has no words
-                log.warning("session %s: no other upstream yet: %s", session.id, why)
+                log.warning("session %s: no other upstream yet: %s", session.id, _why(exc))
                 wait_s = retry_after_s(exc)
             else:
                 return
@@ -130,8 +129,8 @@ class Replacement:
             try:
                 return await self.redial()
             except (Refused, *FAILURES) as exc:
-                why = str(exc) or "none answered in time"
-                log.warning("session %s: no upstream for the time after this one: %s", self._session.id, why)
+                say = "session %s: no upstream for the time after this one: %s"
+                log.warning(say, self._session.id, _why(exc))
                 delay_s = min(FIRST_DELAY_S * 2**tries, MAX_DELAY_S)
                 await trio.sleep(max(_spread(delay_s / 2, delay_s), retry_after_s(exc)))
                 tries += 1
@@ -139,6 +138,10 @@ class Replacement:
 
 
 _spread = random.SystemRandom().uniform
+
+
+def _why(failure: Exception) -> str:
+    return str(failure) or "none answered in time"  # trio.TooSlowError has no words
 
 
 def retry_after_s(failure: Exception) -> float:
