@@ -127,3 +127,14 @@ async def settled(chain: ChainHarness) -> None:
 def spent(chain: ChainHarness) -> list[int]:
     """The money of every entry, as the facts have it."""
     return [fact.micro_usd for fact in chain.facts if type(fact).__name__ == "Spent"]
+
+
+def of(events: list[Any], kind: str) -> list[Any]:
+    return [event for event in events if event["type"] == kind]
+
+
+async def answer(chain: Any, response_id: str, audio_tokens: int) -> None:
+    """An answer of the model's own accord; a thousand tokens cost 0.064 USD."""
+    await chain.upstream.send(created(response_id))
+    await chain.upstream.send(done(response_id, usage(out=(0, audio_tokens))))
+    await chain.settle()

@@ -10,43 +10,32 @@ from rtpipe import Principal
 from rtpipe_cost_governor import room
 
 STAGE = "cost-governor"
-CREATE = {"type": "response.create", "event_id": "c"}
-
-
-def of(events: list[Any], kind: str) -> list[Any]:
-    return [event for event in events if event["type"] == kind]
-
-
-async def answer(kit: ModuleType, chain: Any, response_id: str, audio_tokens: int) -> None:
-    await chain.upstream.send(kit.created(response_id))
-    await chain.upstream.send(kit.done(response_id, kit.usage(out=(0, audio_tokens))))
-    await chain.settle()
 
 
 async def test_a_soft_landing(kit: ModuleType, autojump_clock: Any) -> None:
     async with kit.governed(store=kit.Memory(), caps={"budget_usd": "1"}) as chain:
         for number in range(7):  # 0.448 USD
-            await answer(kit, chain, f"a{number}", 1000)
+            await kit.answer(chain, f"a{number}", 1000)
         assert not [f for f in chain.facts if type(f).__name__ == "Alerted"]
-        await answer(kit, chain, "r2", 1000)
+        await kit.answer(chain, "r2", 1000)
         (alert,) = [f for f in chain.facts if type(f).__name__ == "Alerted"]
         assert (alert.name, alert.labels["budget"]) == ("budget", "conversation")
         assert "51%" in alert.message
         for number in range(4):  # 0.768
-            await answer(kit, chain, f"b{number}", 1000)
-        assert of(chain.upstream.take(), "conversation.item.create") == []
+            await kit.answer(chain, f"b{number}", 1000)
+        assert kit.of(chain.upstream.take(), "conversation.item.create") == []
         for number in range(2):  # 0.896
-            await answer(kit, chain, f"c{number}", 1000)
-        (item,) = of(chain.upstream.take(), "conversation.item.create")
+            await kit.answer(chain, f"c{number}", 1000)
+        (item,) = kit.of(chain.upstream.take(), "conversation.item.create")
         assert item["item"]["role"] == "system"
         chain.client.take()
 
-        await answer(kit, chain, "r4", 1000)  # 0.96: no other answer fits before the goodbye
-        (goodbye,) = of(chain.upstream.take(), "response.create")
+        await kit.answer(chain, "r4", 1000)  # 0.96: no other answer fits before the goodbye
+        (goodbye,) = kit.of(chain.upstream.take(), "response.create")
         assert "goodbye" in goodbye["response"]["instructions"]
         assert goodbye["response"]["input"] == []
-        await chain.client.send(CREATE)
-        (error,) = of(chain.client.take(), "error")
+        await chain.client.send(kit.CREATE)
+        (error,) = kit.of(chain.client.take(), "error")
         assert (error["error"]["code"], error["error"]["event_id"]) == ("cost_limit_reached", "c")
 
         metadata = goodbye["response"].get("metadata")
@@ -63,7 +52,7 @@ async def test_a_soft_landing(kit: ModuleType, autojump_clock: Any) -> None:
             await chain.upstream.send(second)
         await chain.upstream.send(kit.done("r5", kit.usage(20, out=(0, 60))))
         before = trio.current_time()
-        assert len(of(chain.client.take(), "response.output_audio.delta")) == 3
+        assert len(kit.of(chain.client.take(), "response.output_audio.delta")) == 3
         assert chain.client.closing is None
         await trio.sleep(2.9)
         assert chain.client.closing is None
@@ -82,26 +71,26 @@ async def test_wrapping_up_and_goodbye_are_in_the_operators_words(kit: ModuleTyp
         "goodbye_usd": "0.1",
     }
     async with kit.governed(store=kit.Memory(), caps={"budget_usd": "1"}, **options) as chain:
-        await answer(kit, chain, "r1", 2000)
-        (item,) = of(chain.upstream.take(), "conversation.item.create")
+        await kit.answer(chain, "r1", 2000)
+        (item,) = kit.of(chain.upstream.take(), "conversation.item.create")
         assert item["item"]["content"][0]["text"] == "Hurry."
-        await answer(kit, chain, "r2", 11500)
-        (goodbye,) = of(chain.upstream.take(), "response.create")
+        await kit.answer(chain, "r2", 11500)
+        (goodbye,) = kit.of(chain.upstream.take(), "response.create")
         assert goodbye["response"]["instructions"] == "Say ciao."
 
 
 async def test_without_a_reserve_nobody_says_goodbye(kit: ModuleType, autojump_clock: Any) -> None:
     async with kit.governed(store=kit.Memory(), caps={"budget_usd": "1"}, goodbye_usd="0") as chain:
-        await answer(kit, chain, "r1", 15600)
+        await kit.answer(chain, "r1", 15600)
         await trio.sleep(1)
-        assert of(chain.upstream.take(), "response.create") == []
+        assert kit.of(chain.upstream.take(), "response.create") == []
         assert chain.client.closing.code == 1000
 
 
 async def test_responses_are_limited(kit: ModuleType, autojump_clock: Any) -> None:
     async with kit.governed(store=kit.Memory(), caps={"max_responses": 1}, goodbye_usd="0") as chain:
-        await answer(kit, chain, "r1", 1)
-        await chain.client.send(CREATE)
+        await kit.answer(chain, "r1", 1)
+        await chain.client.send(kit.CREATE)
         await trio.sleep(1)
         assert chain.client.closing.reason == "Response limit reached"
 
@@ -116,8 +105,8 @@ async def test_images_are_limited(kit: ModuleType) -> None:
     async with kit.governed(store=kit.Memory(), caps={"max_images": 1}) as chain:
         await chain.client.send(event)
         await chain.client.send(event)
-        assert len(of(chain.upstream.take(), "conversation.item.create")) == 1
-        (error,) = of(chain.client.take(), "error")
+        assert len(kit.of(chain.upstream.take(), "conversation.item.create")) == 1
+        (error,) = kit.of(chain.client.take(), "error")
         assert error["error"]["code"] == "image_limit_reached"
 
 
@@ -145,10 +134,10 @@ async def test_what_a_session_sends_is_limited(kit: ModuleType, autojump_clock: 
 
 async def test_tokens_are_limited(kit: ModuleType, autojump_clock: Any) -> None:
     async with kit.governed(store=kit.Memory(), caps={"budget_tokens": 1000}, goodbye_usd="0") as chain:
-        await chain.client.send(CREATE)
-        (create,) = of(chain.upstream.take(), "response.create")
+        await chain.client.send(kit.CREATE)
+        (create,) = kit.of(chain.upstream.take(), "response.create")
         assert create["response"]["max_output_tokens"] == 1000
-        await answer(kit, chain, "r1", 950)
+        await kit.answer(chain, "r1", 950)
         await trio.sleep(1)
         assert chain.client.closing.reason == "Cost limit reached"
 
@@ -169,12 +158,12 @@ async def test_tokens_are_limited(kit: ModuleType, autojump_clock: Any) -> None:
 async def test_a_budget_that_sessions_share(kit: ModuleType, options: Any) -> None:
     store = kit.Memory()
     async with kit.governed(store=store, goodbye_usd="0", **options) as first:
-        await answer(kit, first, "r1", 1400)
+        await kit.answer(first, "r1", 1400)
     async with kit.governed(store=store, goodbye_usd="0", **options) as second:
-        await second.client.send(CREATE)
-        (create,) = of(second.upstream.take(), "response.create")
+        await second.client.send(kit.CREATE)
+        (create,) = kit.of(second.upstream.take(), "response.create")
         assert create["response"]["max_output_tokens"] == 162
-        await answer(kit, second, "r2", 162)
+        await kit.answer(second, "r2", 162)
     with pytest.raises(Exception, match="used up"):
         async with kit.governed(store=store, goodbye_usd="0", **options):
             pass
@@ -205,7 +194,7 @@ async def test_a_day_budget_is_new_at_the_operators_midnight(kit: ModuleType) ->
         governor, session = chain.plugin(STAGE), chain.session.view(STAGE)
         governor.books.now = lambda: 1_767_193_199.0  # a second before midnight in Tokyo
         await room.set_caps(governor, session)
-        await answer(kit, chain, "r1", 500)
+        await kit.answer(chain, "r1", 500)
         assert governor.books.room(session.state.money) == 68_000
         governor.books.now = lambda: 1_767_193_201.0
         await room.refresh(governor, session)
@@ -215,38 +204,38 @@ async def test_a_day_budget_is_new_at_the_operators_midnight(kit: ModuleType) ->
 async def test_entries_are_kept_for_the_days_that_the_operator_says(kit: ModuleType) -> None:
     store = kit.Memory()
     async with kit.governed(store=store, retention_days=2) as chain:
-        await answer(kit, chain, "r1", 1)
+        await kit.answer(chain, "r1", 1)
     assert list(store.kept_s.values()) == [2 * 86_400]
 
 
 async def test_a_budget_is_of_one_caller(kit: ModuleType) -> None:
     store = kit.Memory()
     async with kit.governed(store=store, caps={"day_budget_usd": "0.1"}, goodbye_usd="0") as first:
-        await answer(kit, first, "r1", 1562)
+        await kit.answer(first, "r1", 1562)
     other = Principal(id="other")
     async with kit.governed(
         store=store, principal=other, caps={"day_budget_usd": "0.1"}, goodbye_usd="0"
     ) as chain:
-        await chain.client.send(CREATE)
-        assert len(of(chain.upstream.take(), "response.create")) == 1
+        await chain.client.send(kit.CREATE)
+        assert len(kit.of(chain.upstream.take(), "response.create")) == 1
 
 
 async def test_other_sessions_reservations_make_a_create_wait_for_another_time(kit: ModuleType) -> None:
     store = kit.Memory()
     options = {"caps": {"day_budget_usd": "0.3"}, "goodbye_usd": "0"}
     async with kit.governed(store=store, **options) as first:
-        await first.client.send(CREATE)
-        assert len(of(first.upstream.take(), "response.create")) == 1
+        await first.client.send(kit.CREATE)
+        assert len(kit.of(first.upstream.take(), "response.create")) == 1
         async with kit.governed(store=store, **options) as second:
             second.client.take()
-            await second.client.send(CREATE)
-            await second.client.send({**CREATE, "event_id": "c2"})
+            await second.client.send(kit.CREATE)
+            await second.client.send({**kit.CREATE, "event_id": "c2"})
             assert sum(
                 store.counters[k] for k in store.counters if k.startswith("usd:2") and k.count(":") == 2
             )
-            creates = of(second.upstream.take(), "response.create")
+            creates = kit.of(second.upstream.take(), "response.create")
             assert [create["response"]["max_output_tokens"] for create in creates] == [591]
-            (error,) = of(second.client.take(), "error")
+            (error,) = kit.of(second.client.take(), "error")
             assert error["error"]["code"] == "budget_reserved"
             assert second.client.closing is None
 
@@ -258,9 +247,9 @@ async def test_a_create_that_nothing_is_left_for_is_refused_and_ends_the_convers
     item = {"type": "message", "role": "user", "content": content}
     async with kit.governed(store=kit.Memory(), caps={"budget_usd": "0.1"}, goodbye_usd="0") as chain:
         await chain.client.send({"type": "conversation.item.create", "item": item})
-        await chain.client.send(CREATE)
-        assert of(chain.upstream.take(), "response.create") == []
-        errors = of(chain.client.take(), "error")
+        await chain.client.send(kit.CREATE)
+        assert kit.of(chain.upstream.take(), "response.create") == []
+        errors = kit.of(chain.client.take(), "error")
         assert (errors[0]["error"]["code"], errors[0]["error"]["event_id"]) == ("cost_limit_reached", "c")
         await trio.sleep(1)
         assert chain.client.closing.reason == "Cost limit reached"

@@ -9,25 +9,13 @@ import trio
 from rtpipe import Principal, Refused
 
 STAGE = "cost-governor"
-CREATE = {"type": "response.create", "event_id": "c"}
 
 
-def of(events: list[Any], kind: str) -> list[Any]:
-    return [event for event in events if event["type"] == kind]
-
-
-async def answer(kit: ModuleType, chain: Any, response_id: str, audio_tokens: int) -> None:
-    """An answer of the model's own accord; a thousand tokens cost 0.064 USD."""
-    await chain.upstream.send(kit.created(response_id))
-    await chain.upstream.send(kit.done(response_id, kit.usage(out=(0, audio_tokens))))
-    await chain.settle()
-
-
-async def asked(chain: Any) -> list[Any]:
+async def asked(kit: ModuleType, chain: Any) -> list[Any]:
     """What a create of the client's becomes on its way up."""
     chain.upstream.take()
-    await chain.client.send(CREATE)
-    return of(chain.upstream.take(), "response.create")
+    await chain.client.send(kit.CREATE)
+    return kit.of(chain.upstream.take(), "response.create")
 
 
 async def change(chain: Any, **options: Any) -> None:
@@ -39,34 +27,34 @@ async def test_a_raised_cap_lets_a_conversation_go_on_that_was_being_ended(
 ) -> None:
     async with kit.governed(store=kit.Memory(), caps={"budget_usd": "0.2"}) as chain:
         await chain.upstream.send(kit.created("runs"))
-        await answer(kit, chain, "r1", 3000)  # of two that began by themselves; now nothing is left
-        (told,) = of(chain.upstream.take(), "conversation.item.create")
+        await kit.answer(chain, "r1", 3000)  # of two that began by themselves; now nothing is left
+        (told,) = kit.of(chain.upstream.take(), "conversation.item.create")
         assert chain.state(STAGE).landing == "Cost limit reached"
         assert chain.state(STAGE).gated
-        assert await asked(chain) == []
+        assert await asked(kit, chain) == []
         await trio.sleep(9)  # it waits for the other one to end
         await change(chain, caps={"budget_usd": "2"})
-        (taken_back,) = of(chain.upstream.take(), "conversation.item.delete")
+        (taken_back,) = kit.of(chain.upstream.take(), "conversation.item.delete")
         assert taken_back["item_id"] == told["item"]["id"]
         assert not chain.state(STAGE).gated
-        assert len(await asked(chain)) == 1
+        assert len(await asked(kit, chain)) == 1
         await trio.sleep(60)
         assert chain.client.closing is None
         assert chain.plugin(STAGE).live
         # What was spent before counts: the next end comes where it should.
-        await answer(kit, chain, "runs", 12_000)
+        await kit.answer(chain, "runs", 12_000)
         assert chain.state(STAGE).landing == ""
-        await answer(kit, chain, "r3", 12_000)
+        await kit.answer(chain, "r3", 12_000)
         assert chain.state(STAGE).landing == "Cost limit reached"
 
 
 async def test_a_goodbye_that_has_begun_is_the_end(kit: ModuleType, autojump_clock: Any) -> None:
     async with kit.governed(store=kit.Memory(), caps={"budget_usd": "1"}) as chain:
-        await answer(kit, chain, "r1", 15_000)
-        (goodbye,) = of(chain.upstream.take(), "response.create")
+        await kit.answer(chain, "r1", 15_000)
+        (goodbye,) = kit.of(chain.upstream.take(), "response.create")
         assert "goodbye" in goodbye["response"]["instructions"]
         await change(chain, caps={"budget_usd": "5"})
-        assert await asked(chain) == []
+        assert await asked(kit, chain) == []
         await trio.sleep(60)
         assert chain.client.closing.reason == "Cost limit reached"
 
@@ -83,7 +71,7 @@ async def test_without_a_goodbye_it_can_be_stopped_until_the_end(
         await trio.sleep(5)
         assert chain.state(STAGE).landing
         await change(chain, caps={"budget_usd": "5"}, **options)
-        assert len(await asked(chain)) == 1
+        assert len(await asked(kit, chain)) == 1
         await trio.sleep(20)
         assert chain.client.closing is None
 
@@ -91,12 +79,12 @@ async def test_without_a_goodbye_it_can_be_stopped_until_the_end(
 async def test_a_lowered_cap_ends_what_is_over_it(kit: ModuleType, autojump_clock: Any) -> None:
     options = {"goodbye_usd": "0"}
     async with kit.governed(store=kit.Memory(), caps={"budget_usd": "5"}, **options) as chain:
-        await answer(kit, chain, "r1", 3000)
+        await kit.answer(chain, "r1", 3000)
         assert not chain.state(STAGE).gated
         await change(chain, caps={"budget_usd": "0.5"}, **options)
         assert chain.state(STAGE).gated
         assert chain.state(STAGE).landing == ""
-        (create,) = await asked(chain)
+        (create,) = await asked(kit, chain)
         assert create["response"]["max_output_tokens"] < 4096
         await change(chain, caps={"budget_usd": "0.1"}, **options)
         await trio.sleep(30)
@@ -112,12 +100,12 @@ async def test_shared_budgets_are_raised_too(kit: ModuleType) -> None:
     ):
         store = kit.Memory()
         async with kit.governed(store=store, goodbye_usd="0", **{caps: {name: "0.1"}}) as chain:
-            await answer(kit, chain, "r1", 500)
+            await kit.answer(chain, "r1", 500)
             assert chain.state(STAGE).gated, name
             before = dict(store.counters)
             await change(chain, goodbye_usd="0", **{caps: {name: "1"}})
             assert not chain.state(STAGE).gated, name
-            (create,) = await asked(chain)
+            (create,) = await asked(kit, chain)
             assert create["response"]["max_output_tokens"] == 4096
             assert chain.plugin(STAGE).books.total(chain.state(STAGE).money[1]) > 32_000
             assert {key: store.counters[key] for key in before} != before  # the same counters go on
@@ -126,7 +114,7 @@ async def test_shared_budgets_are_raised_too(kit: ModuleType) -> None:
 
 async def test_a_budget_that_is_new_knows_what_was_spent_before(kit: ModuleType) -> None:
     async with kit.governed(store=kit.Memory(), goodbye_usd="0") as chain:
-        await answer(kit, chain, "r1", 1000)
+        await kit.answer(chain, "r1", 1000)
         await change(chain, goodbye_usd="0", caps={"day_budget_usd": "0.2"})
         assert chain.plugin(STAGE).books.room(chain.state(STAGE).money) == 200_000 - 64_000
 
@@ -139,11 +127,11 @@ async def test_time_and_answers_may_be_given_more(kit: ModuleType, autojump_cloc
         assert chain.state(STAGE).landing == "Time limit reached"
         await change(chain, caps={**caps, "max_minutes": 2.0})
         assert chain.state(STAGE).landing == ""
-        assert await asked(chain) == []
+        assert await asked(kit, chain) == []
         assert chain.state(STAGE).landing == "Response limit reached"
         await change(chain, caps={"max_minutes": 2.0, "max_responses": 2})
         assert chain.state(STAGE).landing == ""
-        assert len(await asked(chain)) == 1
+        assert len(await asked(kit, chain)) == 1
         await trio.sleep(62)
         assert chain.state(STAGE).landing == "Time limit reached"
 
@@ -162,9 +150,9 @@ async def test_answers_are_of_the_new_length(kit: ModuleType) -> None:
     async with kit.governed(store=kit.Memory()) as chain:
         chain.upstream.take()
         await change(chain, caps={"max_output_tokens": 200})
-        (update,) = of(chain.upstream.take(), "session.update")
+        (update,) = kit.of(chain.upstream.take(), "session.update")
         assert update["session"]["max_output_tokens"] == 200
-        (create,) = await asked(chain)
+        (create,) = await asked(kit, chain)
         assert create["response"]["max_output_tokens"] == 200
 
 
@@ -172,11 +160,11 @@ async def test_a_principals_limits_change(kit: ModuleType, autojump_clock: Any) 
     rich = Principal(id="kiosk", limits={"budget_usd": "0.2"})
     async with kit.governed(store=kit.Memory(), principal=rich, goodbye_usd="0") as chain:
         await chain.upstream.send(kit.created("runs"))
-        await answer(kit, chain, "r1", 3000)
+        await kit.answer(chain, "r1", 3000)
         assert chain.state(STAGE).landing
         await chain.change_limits({"budget_usd": "2"})
         assert chain.state(STAGE).landing == ""
-        assert len(await asked(chain)) == 1
+        assert len(await asked(kit, chain)) == 1
         # What comes first for the principal is not touched by the options of all.
         await change(chain, caps={"budget_usd": "0.1"}, goodbye_usd="0")
         assert chain.state(STAGE).landing == ""
@@ -203,7 +191,7 @@ async def test_what_a_conversation_was_given_alone_stays(kit: ModuleType) -> Non
 async def test_prices_and_days_change(kit: ModuleType) -> None:
     dear = {"date": "2026-11-22", "text_in": "0", "audio_in": "0", "audio_out": "640", "text_out": "0"}
     async with kit.governed(store=kit.Memory(), caps={"day_budget_usd": "5"}) as chain:
-        await answer(kit, chain, "r1", 100)
+        await kit.answer(chain, "r1", 100)
         chain.plugin(STAGE).books.now = lambda: 1_767_193_199.0  # another day in Tokyo than in New York
         await change(
             chain, prices={"gpt-realtime-2.1": dear}, zone="Asia/Tokyo", caps={"day_budget_usd": "5"}
@@ -213,7 +201,7 @@ async def test_prices_and_days_change(kit: ModuleType) -> None:
             chain, prices={"gpt-realtime-2.1": dear}, zone="America/New_York", caps={"day_budget_usd": "5"}
         )
         assert ":2025-12-31:" in chain.state(STAGE).money[1].key
-        await answer(kit, chain, "r2", 100)
+        await kit.answer(chain, "r2", 100)
         assert kit.spent(chain) == [6_400, 64_000]
         governor = chain.plugin(STAGE)
         assert set(governor.sharing.values()) == {1}
@@ -225,17 +213,17 @@ async def test_an_alarm_is_raised_again_for_another_budget(kit: ModuleType) -> N
         return [fact.message for fact in chain.facts if type(fact).__name__ == "Alerted"]
 
     async with kit.governed(store=kit.Memory(), caps={"budget_usd": "1"}) as chain:
-        await answer(kit, chain, "r1", 8000)
+        await kit.answer(chain, "r1", 8000)
         assert len(alerts(chain)) == 1
         await change(chain, caps={"budget_usd": "2"})
         assert len(alerts(chain)) == 1
-        await answer(kit, chain, "r2", 8000)
+        await kit.answer(chain, "r2", 8000)
         assert len(alerts(chain)) == 2
 
 
 async def test_the_kill_switch_ends_everything_at_once(kit: ModuleType, caplog: Any) -> None:
     async with kit.governed(store=kit.Memory()) as chain:
-        assert len(await asked(chain)) == 1
+        assert len(await asked(kit, chain)) == 1
         begun = kit.created()
         await chain.upstream.send(begun)
         chain.client.take()
