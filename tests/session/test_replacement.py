@@ -116,17 +116,23 @@ async def test_what_an_upstream_may_not_have_heard_before_it_was_lost_is_said_to
         assert losses(chain) == [""]
 
 
+def outage(chain: ChainHarness) -> trio.Event:
+    """From now on another upstream answers only once the event is set."""
+    redial, served = chain.session.replacement.redial, trio.Event()
+    assert redial is not None
+
+    async def late() -> Any:
+        await served.wait()
+        return await redial()
+
+    chain.session.replacement.redial = late
+    return served
+
+
 async def test_what_comes_while_there_is_no_upstream_waits_bounded(autojump_clock: Any) -> None:
     limits = SessionLimits(outage_bytes=13_000)  # each event counts for 1,024 bytes more
     async with ChainHarness({}, upstream=Upstreams(), redials=True, limits=limits) as chain:
-        redial, served = chain.session.replacement.redial, trio.Event()
-        assert redial is not None
-
-        async def late() -> Any:
-            await served.wait()
-            return await redial()
-
-        chain.session.replacement.redial = late
+        served = outage(chain)
         chain.session.upstream.connection.abort()
         caller = Caller(chain)
         await caller.text("u1", "first")
@@ -149,14 +155,7 @@ async def test_what_waits_in_all_sessions_is_bounded_together(autojump_clock: An
     limits = SessionLimits(held=others.budget)
     long = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "x" * 8000}]}
     async with ChainHarness({}, upstream=Upstreams(), redials=True, limits=limits) as chain:
-        redial, served = chain.session.replacement.redial, trio.Event()
-        assert redial is not None
-
-        async def late() -> Any:
-            await served.wait()
-            return await redial()
-
-        chain.session.replacement.redial = late
+        served = outage(chain)
         chain.session.upstream.connection.abort()
         caller = Caller(chain)
         others.hold(88_000)
