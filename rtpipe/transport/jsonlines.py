@@ -26,6 +26,7 @@ from rtpipe.transport.websocket import MAX_MESSAGE_BYTES
 from rtpipe.transport.wire import GONE, wire_over
 
 CLOSED: Final = "rtpipe.closed"
+_CLOSED_MARK: Final = CLOSED.encode()
 _READ_BYTES: Final = 64 * 2**10
 _CLOSE_DEADLINE_S: Final = 2.0
 _TOO_LONG: Final = Closing(1009, "a line is longer than the limit", clean=True)
@@ -83,7 +84,7 @@ class JsonLines:
             if end >= 0:
                 line = bytes(self._buffer[:end])
                 self._forget(end + 1)
-                if CLOSED.encode() in line:
+                if _CLOSED_MARK in line:
                     self._heed(line)
                 if line.strip():
                     return line
